@@ -1,0 +1,48 @@
+"""Codecs: from what a person looks at to what diffuses, and back. Training and sampling never ask which one it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+class Codec(Protocol):
+    def encode(self, x: Tensor) -> Tensor:
+        """What a person looks at -> x_0, of about unit size."""
+        ...
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        """The way back."""
+        ...
+
+
+class Identity:
+    """For points: they diffuse as they are."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+
+class Pixels:
+    """Pictures, uint8 0..255, (b, h, w) grey or (b, h, w, 3) colour <-> x_0 in [-1, 1], (b, 1 or 3, h, w), float32."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.uint8 or x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] != 3):
+            raise ValueError(
+                "Pictures must be uint8, (b, h, w) grey or (b, h, w, 3) colour; "
+                f"got {x.dtype} of shape {tuple(x.shape)}."
+            )
+        x = x[..., None] if x.ndim == 3 else x
+        return rearrange(x, "b h w c -> b c h w").float() / 127.5 - 1
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        if not x_0.isfinite().all():
+            raise ValueError("x_0 holds NaN or inf, which no picture has: the sampler or the network diverged.")
+        x = rearrange((x_0.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8), "b c h w -> b h w c")
+        return x[..., 0] if x.shape[-1] == 1 else x

@@ -1,0 +1,116 @@
+"""The parts that denoising networks are made of.
+
+Shapes: feature maps are (b, c, h, w); sequences (b, n, d); the embedding of t is (b, d).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class Tokens(NamedTuple):
+    """A condition: tokens (b, n, d) and mask (b, n), True where a token counts; mask None = all count. b = 1 serves a
+    whole batch. A class label is n = 1."""
+
+    tokens: Tensor
+    mask: Tensor | None = None
+
+
+class TimeEmbedding(nn.Module):
+    """t (b,) -> (b, d): sines and cosines of t at wavelengths from 2 pi to 2 pi 10,000 (Vaswani et al. 2017, section
+    3.5), then a two-layer network. d is even."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.register_buffer("frequency", torch.exp(-math.log(10_000) * torch.arange(d // 2) / (d // 2)), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = t[:, None].float() * self.frequency
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], -1))
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu and He 2018) that stays in the dtype of its input. Autocast would run it in float32, with
+    a copy of every feature map there and back; the kernel accumulates in float32 anyway."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def group_norm(channels: int) -> GroupNorm:
+    """Groups of 16 channels where that divides, else of the largest smaller size."""
+    return GroupNorm(channels // math.gcd(channels, 16), channels)
+
+
+def zero(layer: nn.Module) -> nn.Module:
+    """The layer with its weights at zero, so that the block around it starts as the identity."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
+
+
+class ResBlock(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), the second norm scaled and shifted by the embedding of t.
+
+    x: (b, c_in, h, w), emb: (b, d) -> (b, c_out, h, w).
+    """
+
+    def __init__(self, c_in: int, c_out: int, d: int) -> None:
+        super().__init__()
+        self.norm_1, self.conv_1 = group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.emb = nn.Linear(d, 2 * c_out)
+        self.norm_2, self.conv_2 = group_norm(c_out), zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        scale, shift = self.emb(F.silu(emb))[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.norm_2(h), 1 + scale)
+        return self.skip(x) + self.conv_2(F.silu(h))
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(d)) v and its weights (Vaswani et al. 2017, eq. 1).
+
+    q: (..., n, d), k, v: (..., m, d), mask: broadcastable to (..., n, m), True where a key counts -> (..., n, d),
+    (..., n, m). Written out: it gives the weights, and its backward is several times faster on a CPU than the fused one.
+    """
+    logits = q @ k.mT * q.shape[-1] ** -0.5
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf"))
+    weights = logits.softmax(-1)
+    return weights.to(v.dtype) @ v, weights
+
+
+class AttentionBlock(nn.Module):
+    """x + attention(x), over the pixels of x itself or, with d_cond, over the tokens of the condition.
+
+    x: (b, c, h, w), cond: Tokens of width d_cond, or None for self-attention -> (b, c, h, w).
+    """
+
+    def __init__(self, channels: int, d_cond: int | None = None, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(d_cond or channels, 2 * channels)
+        self.out = zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, cond: Tokens | None = None) -> Tensor:
+        pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        context, mask = cond or Tokens(pixels)
+        q, k, v = (
+            rearrange(y, "b n (head d) -> b head n d", head=self.heads)
+            for y in (self.q(pixels), *self.kv(context).chunk(2, dim=-1))
+        )
+        y, _ = attention(q, k, v, None if mask is None else mask[:, None, None])
+        y = self.out(rearrange(y, "b head n d -> b n (head d)"))
+        return x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])

@@ -1,0 +1,205 @@
+"""The forward process q: how data becomes noise, a little at a time.
+
+Glossary (Ho, Jain and Abbeel 2020, "DDPM"; the same symbols everywhere in the course)
+
+================ ========================================== ==================================================
+in the paper     in the code                                meaning
+================ ========================================== ==================================================
+t                `t`                                        time, 1..T; index 0 *is* the data
+x_0, x_t         `x_0`, `x_t`                               data; data after t noising steps
+beta_t           `process.beta[t]`                          variance of the noise added by step t; beta[0] = 0
+alpha_t          `process.alpha[t]`                         1 - beta_t
+alpha_bar_t      `process.alpha_bar[t]`                     alpha_1 alpha_2 ... alpha_t; alpha_bar[0] = 1
+sqrt(alpha_bar)  `process.a[t]`                             what is left of the data in x_t
+sqrt(1-alpha_bar) `process.b[t]`                            deviation of the noise in x_t
+eps              `eps`                                      the whole noise in x_t: x_t = a_t x_0 + b_t eps
+================ ========================================== ==================================================
+
+Everything is written with a and b, so that a process need not come from betas: the straight paths of flow matching
+(a = 1 - t/T, b = t/T) are one more constructor away, and every sampler works on them as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Gaussian", "Process"]
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal distributions, one an element: N(mean, var).
+
+    mean: any shape; var: broadcastable to it, >= 0. Variance 0, a point mass, is legal here: q(x_0 | x_1, x_0) is one.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One draw, in the shape of mean."""
+        return self.mean + self.var.sqrt() * randn_like(self.mean, generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log N(x; mean, var) of every element, in nats; at variance 0, inf on the point and -inf off it."""
+        distance = torch.where(x == self.mean, 0.0, (x - self.mean) ** 2 / self.var)
+        return -0.5 * (distance + torch.log(2 * torch.pi * self.var))
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL(self || other) of every element, in nats; 0 between two equal point masses."""
+        ratio = torch.where(self.var == other.var, 1.0, self.var / other.var)
+        distance = torch.where(self.mean == other.mean, 0.0, (self.mean - other.mean) ** 2 / other.var)
+        return 0.5 * (distance + ratio - 1 - torch.log(ratio))
+
+
+class Process:
+    """x_t = a_t x_0 + b_t eps, for t = 0..T. For DDPM a = sqrt(alpha_bar), b = sqrt(1 - alpha_bar) (DDPM eq. 4).
+
+    a, b: (T + 1,), float64; a[0] = 1, b[0] = 0. Coefficients are computed in float64 and cast to x. Wherever a method
+    takes `t`, it is an integer tensor (b,), one for each row of x, or one int for all of them.
+
+    >>> process = Process.linear(T=1000)
+    >>> x_t = process.marginal(torch.zeros(2, 3), torch.tensor([1, 1000])).sample()
+    >>> f"{process.alpha_bar[1000]:.0e}"
+    '4e-05'
+    """
+
+    def __init__(self, betas: Tensor) -> None:
+        """betas: (T,), the variances beta_1..beta_T, each in (0, 1)."""
+        betas = torch.as_tensor(betas, dtype=torch.float64)
+        if betas.ndim != 1 or len(betas) == 0 or not ((betas > 0) & (betas < 1)).all():
+            raise ValueError(
+                f"betas must be a vector of T variances strictly between 0 and 1; got shape {tuple(betas.shape)}"
+                + (f", from {betas.min():g} to {betas.max():g}." if betas.numel() else ".")
+            )
+        alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
+        self._set(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+
+    def _set(self, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+        self.T = len(a) - 1
+
+    # Schedules ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def linear(cls, T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Process:
+        """beta_t on a straight line from beta_1 to beta_T (DDPM, section 4)."""
+        return cls(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
+
+    @classmethod
+    def cosine(cls, T: int = 1000) -> Process:
+        """alpha_bar_t = cos^2 of a straight line in t, betas at most 0.999 (Nichol and Dhariwal 2021, eq. 17)."""
+        angle = (torch.linspace(0, 1, T + 1, dtype=torch.float64) + 0.008) / 1.008 * torch.pi / 2
+        alpha_bar = torch.cos(angle) ** 2
+        return cls((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999))
+
+    @classmethod
+    def named(cls, schedule: str, T: int = 1000) -> Process:
+        """`Process.linear(T)` or `Process.cosine(T)`, for names that come from a file or a command line."""
+        known = {"linear": cls.linear, "cosine": cls.cosine}
+        if schedule not in known:
+            raise ValueError(f"Unknown schedule {schedule!r}; the known ones are {', '.join(known)}.")
+        return known[schedule](T)
+
+    # Derived coefficients, (T + 1,) -----------------------------------------------------------------------------------
+
+    @property
+    def alpha_bar(self) -> Tensor:
+        return self.a**2
+
+    @property
+    def alpha(self) -> Tensor:
+        """alpha_t = (a_t / a_{t-1})^2; alpha[0] = 1."""
+        return torch.cat([self.a[:1], self.a[1:] / self.a[:-1]]) ** 2
+
+    @property
+    def beta(self) -> Tensor:
+        """beta_t = 1 - alpha_t; beta[0] = 0."""
+        return 1 - self.alpha
+
+    @property
+    def snr(self) -> Tensor:
+        """Signal-to-noise ratio a_t^2 / b_t^2; inf at t = 0."""
+        return (self.a / self.b) ** 2
+
+    # The three Gaussians ----------------------------------------------------------------------------------------------
+
+    def step(self, x_prev: Tensor, t: Tensor | int) -> Gaussian:
+        """q(x_t | x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, beta_t I), DDPM eq. 2. x_prev: (b, ...), t: 1..T."""
+        t = self.check_t(t, x_prev)
+        ratio, var = self._transition(t - 1, t)
+        return Gaussian(like(ratio, x_prev) * x_prev, like(var, x_prev))
+
+    def marginal(self, x_0: Tensor, t: Tensor | int) -> Gaussian:
+        """q(x_t | x_0) = N(a_t x_0, b_t^2 I), DDPM eq. 4. x_0: (b, ...), t: 1..T."""
+        t = self.check_t(t, x_0)
+        return Gaussian(like(self.a[t], x_0) * x_0, like(self.b[t] ** 2, x_0))
+
+    def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor | int, s: Tensor | int | None = None) -> Gaussian:
+        """q(x_s | x_t, x_0) for 0 <= s < t, DDPM eqs. 6-7; s = t - 1 unless given. x_0, x_t: (b, ...), t: 1..T.
+
+        Bayes: the likelihood q(x_t | x_s) = N(r x_s, v) times the prior q(x_s | x_0) = N(a_s x_0, b_s^2). At s = 0 it is
+        the point x_0, since b_0 = 0.
+        """
+        if x_0.shape != x_t.shape:
+            raise ValueError(f"x_0 and x_t must have one shape; got {tuple(x_0.shape)} and {tuple(x_t.shape)}.")
+        t = self.check_t(t, x_t)
+        s = t - 1 if s is None else self.check_t(s, x_t, low=0)
+        if not (s < t).all():
+            raise ValueError(f"s must come before t; got s = {s.tolist()} and t = {t.tolist()}.")
+        ratio, var = self._transition(s, t)
+        gain = ratio * self.b[s] ** 2 / self.b[t] ** 2  # of x_t
+        mean = like(self.a[s] - gain * self.a[t], x_t) * x_0 + like(gain, x_t) * x_t
+        return Gaussian(mean, like(var * self.b[s] ** 2 / self.b[t] ** 2, x_t))
+
+    def _transition(self, s: Tensor | int, t: Tensor | int) -> tuple[Tensor, Tensor]:
+        """r and v of q(x_t | x_s) = N(r x_s, v), s < t: alpha_t and beta_t of a stride of any length. float64."""
+        ratio = self.a[t] / self.a[s]
+        return ratio, self.b[t] ** 2 - ratio**2 * self.b[s] ** 2
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def timesteps(self, n: int) -> list[int]:
+        """n steps, n + 1 times: T = t_n > ... > t_0 = 0, evenly spread. 1 <= n <= T.
+
+        >>> Process.linear(T=1000).timesteps(4)
+        [1000, 750, 500, 250, 0]
+        """
+        if not 1 <= n <= self.T:
+            raise ValueError(f"The number of steps must be in 1..{self.T}; got {n}.")
+        return [round(self.T * k / n) for k in range(n, -1, -1)]
+
+    def check_t(self, t: Tensor | int, x: Tensor, low: int = 1) -> Tensor:
+        """t as a (b,) tensor of integers low..T on the CPU, one a row of x: (b, ...); otherwise says what is wrong."""
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point; got {x.dtype}. Use x.float(), or a codec to encode pictures.")
+        if not isinstance(t, Tensor):
+            t = torch.full((len(x),), t)
+        if t.is_floating_point() or t.shape != (len(x),):
+            raise ValueError(
+                f"t must hold one integer for each of the {len(x)} rows of x, shape ({len(x)},); "
+                f"got shape {tuple(t.shape)} of {t.dtype}."
+            )
+        t = t.cpu().long()
+        if len(t) and not (low <= int(t.min()) and int(t.max()) <= self.T):
+            raise ValueError(f"t must be in {low}..{self.T}; got {int(t.min())}..{int(t.max())}.")
+        return t
+
+    def __repr__(self) -> str:
+        return f"Process(T={self.T}, alpha_bar[T]={float(self.alpha_bar[-1]):.2g})"
+
+
+def like(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Coefficients (b,) in the dtype and on the device of x: (b, ...), shaped to multiply it. The one place that
+    broadcasts."""
+    return coefficient.to(x.device, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def randn_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal noise in the shape of x. Drawn where the generator lives, so that one seed gives one picture on
+    every device."""
+    device = generator.device if generator is not None else x.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
