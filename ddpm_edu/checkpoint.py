@@ -39,7 +39,9 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             return _put_back(json.loads((file.metadata() or {})["outline"]), tensors)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint of this course ({error}); delete it and train or fetch it again.") from None
+        raise ValueError(
+            f"{path} is not a whole checkpoint of this course ({error}); delete it and train or fetch it again."
+        ) from None
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], where: str) -> None:

@@ -31,7 +31,9 @@ def manifest() -> dict[str, dict[str, Any]]:
     """What data/MANIFEST.json says of each file, by its path inside data/."""
     path = DATA / "MANIFEST.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: use a full clone of the course, or point DDPM_EDU_DATA at its data.")
+        raise FileNotFoundError(
+            f"{path} is missing: use a full clone of the course, or point DDPM_EDU_DATA at its data."
+        )
     return {entry["path"]: entry for entry in json.loads(path.read_text("utf-8"))["files"]}
 
 
@@ -48,7 +50,9 @@ def asset(name: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; restore it with: git checkout -- data/{name}")
     if sha256(path) != entries[name]["sha256"]:
-        raise ValueError(f"{path} is truncated or altered (sha256 differs); restore it with: git checkout -- data/{name}")
+        raise ValueError(
+            f"{path} is truncated or altered (sha256 differs); restore it with: git checkout -- data/{name}"
+        )
     return path
 
 

@@ -29,7 +29,8 @@ class Prediction(NamedTuple):
 class Denoise(Protocol):
     """What samplers and losses ask of a denoiser."""
 
-    process: Process
+    @property
+    def process(self) -> Process: ...
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Any = None) -> Prediction: ...
 
@@ -157,7 +158,9 @@ class ExactDenoiser:
         d = self.means.shape[1]
         allowed = [(), (k,), (k, d), (k, d, d)]
         if covs.shape not in allowed:
-            raise ValueError(f"covs must have one of the shapes {allowed} for {k} means of {d} elements; got {tuple(covs.shape)}.")
+            raise ValueError(
+                f"covs must have one of the shapes {allowed} for {k} means of {d} elements; got {tuple(covs.shape)}."
+            )
         self.log_weights = (weights / weights.sum()).log()
         self.axes: Tensor | None = None  # (k, d, d): columns are the principal axes of each covariance
         if covs.ndim == 3:
@@ -194,17 +197,18 @@ class ExactDenoiser:
         if x_t.shape[1:] != self.event:
             raise ValueError(f"This mixture lives on data of shape {tuple(self.event)}; got x_t of {tuple(x_t.shape)}.")
         if (t == 0).any() and not (self.vars > 0).all():
-            raise ValueError("At t = 0 a mixture with variance 0 has no density: ask for t >= 1, or give it a variance.")
-        x = x_t.reshape(len(x_t), -1).double().cpu()
+            raise ValueError(
+                "At t = 0 a mixture with variance 0 has no density: ask for t >= 1, or give it a variance."
+            )
+        x = x_t.reshape(len(x_t), self.means.shape[1]).double().cpu()
         a, b = self.process.a[t], self.process.b[t]
         spherical = self.axes is None and self.vars.shape[1] == 1
         # (rows, k, d) numbers at a time in the general case: rows in chunks, so that memory stays small.
         rows = len(x) if spherical else max(1, 2**23 // self.means.numel())
         solve = self._spherical if spherical else self._general
         parts = [solve(*part) for part in zip(x.split(rows), a.split(rows), b.split(rows), strict=True)]
-        log_prob, x_0, score = (torch.cat(part) for part in zip(*parts, strict=True)) if parts else (x[:, 0], x, x)
-        back = {"device": x_t.device, "dtype": x_t.dtype}
-        return log_prob.to(**back), x_0.reshape(x_t.shape).to(**back), score.reshape(x_t.shape).to(**back)
+        log_prob, x_0, score = (torch.cat(part) for part in zip(*parts, strict=True))
+        return log_prob.to(x_t), x_0.reshape(x_t.shape).to(x_t), score.reshape(x_t.shape).to(x_t)
 
     def _general(self, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x: (b, d). Every component in its own principal axes, where its covariance is diagonal."""

@@ -19,7 +19,7 @@ __all__ = ["decoder_term", "diffusion_errors", "diffusion_loss", "elbo_weight", 
 
 
 def diffusion_errors(denoise: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, cond: Any = None) -> Tensor:
-    """The squared error of what the network predicts, for given t and eps: (b,), the mean over the elements of each row.
+    """The squared error of what the network predicts, for given t and eps: (b,), the mean over each row.
 
     x_0, eps: (b, ...), t: (b,) in 1..T. With target `eps` it is the summand of L_simple, DDPM eq. 14.
     """
@@ -29,13 +29,15 @@ def diffusion_errors(denoise: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, con
     return (predicted - denoise.target.of(x_0, eps, a, b)).float().square().flatten(1).mean(1)
 
 
-def diffusion_loss(denoise: Denoiser, x_0: Tensor, cond: Any = None, generator: torch.Generator | None = None) -> Tensor:
+def diffusion_loss(
+    denoise: Denoiser, x_0: Tensor, cond: Any = None, generator: torch.Generator | None = None
+) -> Tensor:
     """One pass of DDPM algorithm 1: t uniform on 1..T, eps ~ N(0, I), the squared error. x_0: (b, ...) -> ()."""
     t = torch.randint(1, denoise.process.T + 1, (len(x_0),), generator=generator)
     return diffusion_errors(denoise, x_0, t, randn_like(x_0, generator), cond).mean()
 
 
-# The bound: -log p(x_0) <= prior_term + sum_{t=2..T} transition_term + decoder_term (DDPM eq. 5) -----------------------
+# The bound: -log p(x_0) <= prior_term + sum_{t=2..T} transition_term + decoder_term (DDPM eq. 5) ----------------------
 
 
 def prior_term(process: Process, x_0: Tensor) -> Tensor:
@@ -45,7 +47,12 @@ def prior_term(process: Process, x_0: Tensor) -> Tensor:
 
 
 def transition_term(
-    denoise: Denoise, x_0: Tensor, t: Tensor, cond: Any = None, sigma2: Variance = beta, generator: torch.Generator | None = None
+    denoise: Denoise,
+    x_0: Tensor,
+    t: Tensor,
+    cond: Any = None,
+    sigma2: Variance = beta,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) at one x_t ~ q(x_t | x_0): (b,). t: (b,) in 2..T.
 
@@ -59,7 +66,9 @@ def transition_term(
     return q.kl(Gaussian(p.mean, like(var, x_0))).flatten(1).sum(1)
 
 
-def decoder_term(denoise: Denoise, x_0: Tensor, cond: Any = None, bins: int = 256, generator: torch.Generator | None = None) -> Tensor:
+def decoder_term(
+    denoise: Denoise, x_0: Tensor, cond: Any = None, bins: int = 256, generator: torch.Generator | None = None
+) -> Tensor:
     """L_0 = -log p(x_0 | x_1) at one x_1 ~ q(x_1 | x_0), the decoder of DDPM eq. 13: (b,).
 
     x_0: pictures of `bins` levels scaled to [-1, 1]. p is the probability that N(mean, beta_1) gives each level's bin;

@@ -46,13 +46,13 @@ class Gaussian:
     def log_prob(self, x: Tensor) -> Tensor:
         """log N(x; mean, var) of every element, in nats; at variance 0, inf on the point and -inf off it."""
         distance = torch.where(x == self.mean, 0.0, (x - self.mean) ** 2 / self.var)
-        return -0.5 * (distance + torch.log(2 * torch.pi * self.var))
+        return torch.where(distance == torch.inf, -torch.inf, -0.5 * (distance + torch.log(2 * torch.pi * self.var)))
 
     def kl(self, other: Gaussian) -> Tensor:
-        """KL(self || other) of every element, in nats; 0 between two equal point masses."""
+        """KL(self || other) of every element, in nats; 0 between equal point masses, inf where only one is a point."""
         ratio = torch.where(self.var == other.var, 1.0, self.var / other.var)
         distance = torch.where(self.mean == other.mean, 0.0, (self.mean - other.mean) ** 2 / other.var)
-        return 0.5 * (distance + ratio - 1 - torch.log(ratio))
+        return 0.5 * (distance + torch.where(ratio == torch.inf, torch.inf, ratio - 1 - torch.log(ratio)))
 
 
 class Process:
@@ -141,8 +141,8 @@ class Process:
     def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor | int, s: Tensor | int | None = None) -> Gaussian:
         """q(x_s | x_t, x_0) for 0 <= s < t, DDPM eqs. 6-7; s = t - 1 unless given. x_0, x_t: (b, ...), t: 1..T.
 
-        Bayes: the likelihood q(x_t | x_s) = N(r x_s, v) times the prior q(x_s | x_0) = N(a_s x_0, b_s^2). At s = 0 it is
-        the point x_0, since b_0 = 0.
+        Bayes: the likelihood q(x_t | x_s) = N(r x_s, v) times the prior q(x_s | x_0) = N(a_s x_0, b_s^2). At s = 0 it
+        is the point x_0, since b_0 = 0.
         """
         if x_0.shape != x_t.shape:
             raise ValueError(f"x_0 and x_t must have one shape; got {tuple(x_0.shape)} and {tuple(x_t.shape)}.")

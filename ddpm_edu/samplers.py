@@ -36,7 +36,7 @@ class State(NamedTuple):
     x_0: Tensor
 
 
-# sigma_t^2, the variance of the noise that ancestral sampling adds on its way from t to s ------------------------------
+# sigma_t^2, the variance of the noise that ancestral sampling adds on its way from t to s -----------------------------
 
 Variance = Callable[[Process, int, int], Tensor]
 
@@ -136,13 +136,15 @@ def dpmpp_2m(denoise: Denoise, x_T: Tensor, timesteps: Sequence[int], cond: Any 
     """
     process, x_t = denoise.process, x_T
     lam = torch.log(process.a / process.b).tolist()
-    x_0_before, h_before = None, 0.0
+    x_0_before: Tensor | None = None
+    h_before = 0.0
     for t, s in _steps(process, timesteps):
         x_0, _ = denoise(x_t, _rows(t, x_t), cond)
         yield State(t, x_t, x_0)
         h = lam[s] - lam[t]
-        linear = x_0_before is not None and h < float("inf")
-        D = x_0 + h / (2 * h_before) * (x_0 - x_0_before) if linear else x_0
+        D = x_0
+        if x_0_before is not None and h < float("inf"):
+            D = x_0 + h / (2 * h_before) * (x_0 - x_0_before)
         shrink = process.b[s] / process.b[t]
         x_t = float(shrink) * x_t + float(process.a[s] - process.a[t] * shrink) * D
         x_0_before, h_before = x_0, h

@@ -1,7 +1,7 @@
 """One training loop for every family.
 
 A family supplies its `update`: given a batch, it yields (name, loss) for each step it wants taken, one for a diffusion
-model, two for a GAN. The loop owns the rest: precision, gradient clipping, optimizer, EMA, checkpoints, resume, progress.
+model, two for a GAN. The loop owns the rest: precision, gradient clipping, optimizer, EMA, checkpoints, progress.
 
     learner = Learner(denoise, lr=1e-3)
 
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,11 @@ def precision(device: torch.device | str = "cpu") -> Precision:
         fast, what = any(ask() for ask in asks), "this CPU"
     else:
         fast, what = False, f"device {kind}"
-    return Precision("bf16", kind, f"{what} multiplies bf16") if fast else Precision("fp32", kind, f"{what} has no fast bf16")
+    return (
+        Precision("bf16", kind, f"{what} multiplies bf16")
+        if fast
+        else Precision("fp32", kind, f"{what} has no fast bf16")
+    )
 
 
 # A network on its way -------------------------------------------------------------------------------------------------
@@ -78,16 +82,19 @@ def cosine(steps: int, warmup: int = 100) -> Callable[[int], float]:
     return factor
 
 
-class Learner:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class Learner(Generic[Net]):
     """A network, its optimizer (AdamW) and the exponential moving average (EMA) of its weights.
 
-    schedule: factor of lr by step. clip: largest norm of the gradient. decay: the EMA keeps decay of itself at each step
-    (less in the first steps, (1 + step) / (10 + step), so that it forgets the random start).
+    schedule: factor of lr by step. clip: largest norm of the gradient. decay: the share of itself that the EMA keeps at
+    each step (less in the first steps, (1 + step) / (10 + step), so that it forgets the random start).
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Net,
         lr: float = 1e-3,
         schedule: Callable[[int], float] = lambda step: 1.0,
         clip: float = 1.0,
@@ -96,8 +103,8 @@ class Learner:
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         # channels_last is the layout convolutions are fastest in, 1.3 to 1.7 times on a CPU.
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(net).requires_grad_(False).eval()
+        self.net: Net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema: Net = copy.deepcopy(net).requires_grad_(False).eval()
         self.lr, self.schedule, self.clip, self.decay = lr, schedule, clip, decay
         self.optimizer = torch.optim.AdamW(net.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
         self.steps = 0
@@ -129,6 +136,10 @@ class Learner:
         checkpoint.load_weights(self.net, state["net"], where)
         checkpoint.load_weights(self.ema, state["ema"], where)
         self.optimizer.load_state_dict(state["optimizer"])
+        # Files hold no memory layout, and the fused optimizer walks weights and moments in memory order: they must
+        # share one.
+        for p, moments in self.optimizer.state.items():
+            moments.update({k: torch.empty_like(p).copy_(m) for k, m in moments.items() if m.shape == p.shape})
         self.steps = state["steps"]
 
 
@@ -157,11 +168,11 @@ def train(
     """Trains up to `steps` steps and yields after each, when its state is complete.
 
     update(batch, generator) yields (name of a learner, loss): the loop steps each at once, so that a GAN's generator
-    meets the discriminator just trained. batches(generator) gives a batch. All randomness comes from that one generator.
+    meets the discriminator just trained. batches(generator) gives a batch. All randomness comes from one generator.
 
     path: a checkpoint file. If it exists, training resumes from it and ends with the very weights that an uninterrupted
-    run ends with (bit for bit on a CPU with the same number of threads). Written every `every` seconds, when the loop is
-    left, and at the end. config is kept in it, and a checkpoint with another config is refused.
+    run ends with (bit for bit on a CPU with the same number of threads). Written every `every` seconds, when the loop
+    is left, and at the end. config is kept in it, and a checkpoint with another config is refused.
 
     Raises ValueError when a loss is not finite, or when the checkpoint is another network's.
     """
@@ -185,14 +196,15 @@ def train(
             pending = iter(update(batches(generator), generator))
             while True:
                 with autocast():
-                    name, loss = next(pending, (None, None))
-                if name is None:
+                    wanted = next(pending, None)
+                if wanted is None:
                     break
+                name, loss = wanted
                 losses[name] = loss.item()
                 if not math.isfinite(losses[name]):
                     raise ValueError(
-                        f"The loss of {name!r} is {losses[name]} at step {step}: look for NaN or huge values in the data, "
-                        f"or lower the learning rate. The last checkpoint is untouched."
+                        f"The loss of {name!r} is {losses[name]} at step {step}: look for NaN or huge values in the "
+                        f"data, or lower the learning rate. The last checkpoint is untouched."
                     )
                 learners[name].step(loss)
             if time.monotonic() - saved > every:

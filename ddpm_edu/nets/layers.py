@@ -26,9 +26,13 @@ class TimeEmbedding(nn.Module):
     """t (b,) -> (b, d): sines and cosines of t at wavelengths from 2 pi to 2 pi 10,000 (Vaswani et al. 2017, section
     3.5), then a two-layer network. d is even."""
 
+    frequency: Tensor
+
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.register_buffer("frequency", torch.exp(-math.log(10_000) * torch.arange(d // 2) / (d // 2)), persistent=False)
+        self.register_buffer(
+            "frequency", torch.exp(-math.log(10_000) * torch.arange(d // 2) / (d // 2)), persistent=False
+        )
         self.mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
 
     def forward(self, t: Tensor) -> Tensor:
@@ -81,7 +85,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
     """softmax(q k^T / sqrt(d)) v and its weights (Vaswani et al. 2017, eq. 1).
 
     q: (..., n, d), k, v: (..., m, d), mask: broadcastable to (..., n, m), True where a key counts -> (..., n, d),
-    (..., n, m). Written out: it gives the weights, and its backward is several times faster on a CPU than the fused one.
+    (..., n, m). Written out, it gives the weights, and its backward is several times faster on a CPU than the fused.
     """
     logits = q @ k.mT * q.shape[-1] ** -0.5
     if mask is not None:

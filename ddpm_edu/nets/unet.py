@@ -36,8 +36,8 @@ class Halve(nn.Conv2d):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, emb: Tensor, cond: Tokens | None) -> Tensor:  # called as a stage is
-        return super().forward(x)
+    def forward(self, input: Tensor, emb: Tensor | None = None, cond: Tokens | None = None) -> Tensor:
+        return super().forward(input)  # called as a stage is; it needs neither t nor the condition
 
 
 class Double(nn.Conv2d):
@@ -46,17 +46,17 @@ class Double(nn.Conv2d):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, 3, padding=1)
 
-    def forward(self, x: Tensor, emb: Tensor, cond: Tokens | None) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2.0))
+    def forward(self, input: Tensor, emb: Tensor | None = None, cond: Tokens | None = None) -> Tensor:
+        return super().forward(F.interpolate(input, scale_factor=2.0))
 
 
 class UNet(nn.Module):
     """x_t: (b, channels, h, w), t: (b,), cond: Tokens of width d_cond -> (b, channels, h, w).
 
     widths: channels at each level; every level halves h and w. blocks: stages a level. attend: levels (0 = full size)
-    with attention. d_cond: width of the condition's tokens, None for no condition; a condition then enters at the levels
-    that attend. patch: pixels are first folded into channels, patch x patch at a time: fewer, fatter layers, which is
-    where processors are fast. h and w must be multiples of patch * 2^(levels - 1).
+    with attention. d_cond: width of the condition's tokens, None for no condition; it enters at the levels that attend.
+    patch: pixels are first folded into channels, patch x patch at a time: fewer, fatter layers, which is where
+    processors are fast. h and w must be multiples of patch * 2^(levels - 1).
     """
 
     def __init__(

@@ -1,6 +1,9 @@
 """Recipes: everything that decides what a shipped model is. One dataclass a model; its fields are the command line's
 flags (`ddpm-edu train NAME --help`) and are saved beside the weights."""
 
+from ddpm_edu.recipes.base import Recipe, config
 from ddpm_edu.recipes.digits import Digits
 
-RECIPES = {"digits": Digits}
+__all__ = ["RECIPES", "Digits", "Recipe", "config"]
+
+RECIPES = {recipe.name: recipe for recipe in (Digits,)}

@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from ddpm_edu.codec import Codec
+from ddpm_edu.denoiser import Denoiser
+from ddpm_edu.training import Learner, Step
+
+
+class Recipe(Protocol):
+    """A frozen dataclass: its fields decide everything about the model."""
+
+    name: ClassVar[str]  # on the command line and in data/checkpoints
+    shape: ClassVar[tuple[int, ...]]  # of one x_0
+
+    @property
+    def codec(self) -> Codec: ...
+
+    def denoiser(self) -> Denoiser:
+        """The model with fresh weights, drawn from the seed."""
+        ...
+
+    def learner(self) -> Learner[Denoiser]:
+        """That model and its optimizer."""
+        ...
+
+    def train(self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True) -> Iterator[Step]:
+        """Trains the learner, resuming from the checkpoint `path` if it exists."""
+        ...
 
 
 def config(recipe: Any) -> dict[str, Any]:
-    """The recipe's fields as they come back from a file: plain JSON values."""
-    return json.loads(json.dumps(asdict(recipe)))
+    """The recipe as a file keeps it: its name and its fields, plain JSON values."""
+    return {"recipe": recipe.name, **json.loads(json.dumps(asdict(recipe)))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from ddpm_edu.training import Learner, Step, cosine, train
 @dataclass(frozen=True)
 class Digits:
     """A DDPM of handwritten digits, 28x28, without a condition. About 20 minutes on two CPU cores."""
+
+    name: ClassVar[str] = "digits"
+    shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
 
     schedule: str = "linear"
     T: int = 1000
@@ -47,15 +51,23 @@ class Digits:
             net = UNet(1, self.widths, self.blocks, self.attend, patch=self.patch)
         return Denoiser(Process.named(self.schedule, self.T), net, TARGETS[self.target])
 
-    def learner(self) -> Learner:
+    def learner(self) -> Learner[Denoiser]:
         return Learner(self.denoiser(), self.lr, cosine(self.steps), decay=self.decay)
 
-    def train(self, learner: Learner, path: Path | None = None, progress: bool = True) -> Iterator[Step]:
+    def train(self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True) -> Iterator[Step]:
         """Trains to `steps` on the 9,000 training digits; `training.train` says how it resumes."""
 
         def update(x_0: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
             yield "denoise", diffusion_loss(learner.net, x_0, generator=generator)
 
         batches = minibatches(self.codec.encode(digits("train")[0]), self.batch)
-        options = {"seed": self.seed, "path": path, "config": config(self), "progress": progress}
-        return train(update, batches, self.steps, {"denoise": learner}, **options)
+        return train(
+            update,
+            batches,
+            self.steps,
+            {"denoise": learner},
+            seed=self.seed,
+            path=path,
+            config=config(self),
+            progress=progress,
+        )

@@ -1,0 +1,127 @@
+"""The command `ddpm-edu`: doctor, train, sample.
+
+Each command is a function of its arguments whose docstring is its help. What it needs it imports itself, so that
+`ddpm-edu --help` answers at once and `train` runs on a machine without Jupyter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import NoneType
+
+
+def doctor(argv: Sequence[str]) -> int:
+    """Check this installation, line by line, each with its remedy."""
+    _parser(doctor).parse_args(argv)
+    from ddpm_edu.doctor import findings, show
+
+    return 1 if show(findings()) else 0
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train one of the course's models, or go on where a stopped training left off."""
+    from ddpm_edu.recipes import RECIPES
+
+    parser = _parser(train)
+    names = parser.add_subparsers(dest="name", metavar="NAME", required=True, title="models")
+    for name, recipe in RECIPES.items():
+        text = (recipe.__doc__ or "").strip()
+        one = names.add_parser(name, help=_literal(text.split("\n")[0]), description=text)
+        _add(one, "out", Path, Path("runs") / name, "folder of the checkpoint; the same folder again resumes")
+        for field, kind in _fields(recipe):
+            _add(one, field.name, kind, getattr(recipe(), field.name), field.metadata.get("help", ""))
+    options = vars(parser.parse_args(argv))
+    name, out = options.pop("name"), options.pop("out")
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    chosen, path = RECIPES[name](**options), out / "checkpoint.safetensors"
+    try:
+        for _ in chosen.train(chosen.learner(), path):
+            pass
+    except KeyboardInterrupt:
+        print(f"\nStopped. The same command goes on from the last checkpoint in {out}.", file=sys.stderr)
+        return 130
+    print(f"{path} holds the trained model. See it: ddpm-edu sample {path} -o samples.png")
+    return 0
+
+
+def sample(argv: Sequence[str]) -> int:
+    """Draw pictures from a trained model into one image file."""
+    parser = _parser(sample)
+    parser.add_argument("model", metavar="MODEL", help="a model of the course, such as digits, or a checkpoint's file")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="the picture to write, .png or .webp"
+    )
+    _add(parser, "n", int, 64, "how many pictures")
+    _add(parser, "steps", int, 50, "denoising steps")
+    _add(parser, "seed", int, 0, "the same seed gives the same pictures")
+    options = parser.parse_args(argv)
+    from PIL import Image
+
+    from ddpm_edu import pretrained, viz
+
+    path = Path(options.model)
+    recipe, denoise = pretrained.read(path if path.suffix else pretrained.shipped(options.model))
+    images = pretrained.sample(recipe, denoise, options.n, options.steps, options.seed)
+    Image.fromarray(viz.grid(images, gap=2)).save(options.out)
+    print(f"{options.out}: {options.n} pictures")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {f.__name__: f for f in (doctor, train, sample)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0; 1 if doctor found a fault; 2 for what the user can mend, told in one line."""
+    parser = argparse.ArgumentParser(
+        prog="ddpm-edu",
+        description="Generative models from likelihood to text-to-image: the course's command.",
+        epilog="commands:\n" + "\n".join(f"  {name:8} {f.__doc__}" for name, f in COMMANDS.items()) + "\n\n"
+        "`ddpm-edu COMMAND --help` tells more. `make lab` opens the course itself.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="what that command takes")
+    options = parser.parse_args(argv)
+    try:
+        return COMMANDS[options.command](options.arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"ddpm-edu {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser(command: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"ddpm-edu {command.__name__}", description=command.__doc__)
+
+
+def _fields(recipe: type) -> list[tuple[dataclasses.Field, type]]:
+    """The fields of a recipe with the type of one value: `int | None` gives int, its default being None."""
+    hints = typing.get_type_hints(recipe)
+    kinds = {name: [k for k in typing.get_args(hint) if k is not NoneType] or [hint] for name, hint in hints.items()}
+    return [(field, kinds[field.name][0]) for field in dataclasses.fields(recipe)]
+
+
+def _add(parser: argparse.ArgumentParser, name: str, kind: type, default: object, text: str) -> None:
+    """One --flag: a switch with its --no- twin for a bool, several values for a tuple, else one value."""
+    shape: dict[str, typing.Any] = {"type": kind, "metavar": kind.__name__.upper()}
+    if isinstance(default, tuple):
+        shape["nargs"] = "+"
+    if kind is bool:
+        shape = {"action": argparse.BooleanOptionalAction}
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    parser.add_argument(
+        f"--{name.replace('_', '-')}", default=default, help=_literal(f"{text} (default: {shown})".strip()), **shape
+    )
+
+
+def _literal(text: str) -> str:
+    """argparse expands % in a help text."""
+    return text.replace("%", "%%")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""The command `ddpm-edu`: what it says, what it passes on, and how it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import ROOT
+from PIL import Image
+
+from ddpm_edu import cli, recipes
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A model of the tests, 100 % made up.
+
+    A second paragraph.
+    """
+
+    steps: int = dataclasses.field(default=7, metadata={"help": "updates, 50 % of them useless"})
+    minutes: float | None = None
+    widths: tuple[int, ...] = (48, 96)
+    target: str = "v"
+    ema: bool = True
+
+    def learner(self) -> str:
+        return "a learner"
+
+    def train(self, learner: str, path: Path) -> Iterator[int]:
+        if self.steps < 1:
+            raise ValueError(f"steps = {self.steps}: give at least 1.")
+        yield 1
+        if self.target == "interrupt":
+            raise KeyboardInterrupt
+        print(self, learner, path.as_posix())
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recipes, "RECIPES", {"toy": Toy})
+
+
+def test_help_is_quick_and_names_every_command():
+    """`ddpm-edu --help` must not wait for torch, Jupyter or matplotlib."""
+    code = (
+        "import sys, ddpm_edu.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'torch', 'matplotlib', 'jupyter_client', 'jupyterlab', 'IPython'} & set(sys.modules)))"
+    )
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert text.splitlines()[-1] == "[]"
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name:8} {command.__doc__}" in text
+
+
+def test_train_help_lists_models_and_their_fields(capsys: pytest.CaptureFixture[str]):
+    for argv, wanted in (
+        (["train", "--help"], ["toy", "A model of the tests, 100 % made up."]),
+        (
+            ["train", "toy", "--help"],
+            ["A second paragraph.", "--steps INT", "50 % of them useless (default: 7)", "--minutes FLOAT", "--no-ema"],
+        ),
+    ):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(argv)
+        text = " ".join(capsys.readouterr().out.split())
+        for words in wanted:
+            assert words in text
+
+
+def test_train_passes_defaults(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["train", "toy"]) == 0
+    assert capsys.readouterr().out.startswith(f"{Toy()} a learner runs/toy/checkpoint.safetensors\n")
+
+
+def test_train_passes_flags_in_their_types(capsys: pytest.CaptureFixture[str]):
+    flags = [
+        "--steps",
+        "3",
+        "--minutes",
+        "2.5",
+        "--widths",
+        "1",
+        "2",
+        "3",
+        "--target",
+        "eps",
+        "--no-ema",
+        "--out",
+        "there",
+    ]
+    assert cli.main(["train", "toy", *flags]) == 0
+    expected = Toy(steps=3, minutes=2.5, widths=(1, 2, 3), target="eps", ema=False)
+    assert capsys.readouterr().out.startswith(f"{expected} a learner there/checkpoint.safetensors\n")
+
+
+def test_what_the_user_can_mend_is_one_line(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["train", "toy", "--steps", "0"]) == 2
+    streams = capsys.readouterr()
+    assert (streams.out, streams.err) == ("", "ddpm-edu train: steps = 0: give at least 1.\n")
+
+
+def test_interrupted_training_says_how_to_go_on(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["train", "toy", "--target", "interrupt", "--out", "kept"]) == 130
+    assert "goes on from the last checkpoint in kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "COMMAND"),
+        (["bake"], "invalid choice: 'bake'"),
+        (["train"], "NAME"),
+        (["train", "cats"], "invalid choice: 'cats'"),
+        (["train", "toy", "--steps", "many"], "invalid int value: 'many'"),
+        (["train", "toy", "--speed", "9"], "unrecognized arguments: --speed 9"),
+        (["sample", "digits"], "-o/--out"),
+        (["doctor", "please"], "unrecognized arguments: please"),
+    ],
+)
+def test_wrong_usage(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(argv)
+    assert words in capsys.readouterr().err
+
+
+def test_sample_writes_a_picture_and_a_seed_fixes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.undo()  # the real models
+    first, again, other = (tmp_path / f"{name}.png" for name in ("first", "again", "other"))
+    for out, seed in ((first, "1"), (again, "1"), (other, "2")):
+        argv = ["sample", "digits", "-o", str(out), "--n", "4", "--steps", "3", "--seed", seed]
+        assert cli.main(argv) == 0
+    assert first.read_bytes() == again.read_bytes() != other.read_bytes()
+    assert Image.open(first).size == (2 * 28 + 2, 2 * 28 + 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("cats", "There is no model 'cats'"), ("nowhere.safetensors", "There is no checkpoint nowhere.safetensors")],
+)
+def test_an_unknown_model_is_one_line(model: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["sample", model, "-o", str(tmp_path / "x.png")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"ddpm-edu sample: {words}")
+    assert error.count("\n") == 1
+
+
+def test_the_command_is_main_and_its_result_the_exit_status():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"ddpm-edu": "ddpm_edu.cli:main"}
+    done = subprocess.run([sys.executable, "-m", "ddpm_edu.cli", "bake"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "invalid choice: 'bake'" in done.stderr

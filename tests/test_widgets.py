@@ -1,0 +1,365 @@
+"""The stepper without a browser: what it draws, when, and what it says when that goes wrong; and the figures."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import namedtuple
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm_edu import viz, widgets
+from ddpm_edu.viz import Picture
+from ddpm_edu.widgets import Stepper, export_html, visit_all
+
+State = namedtuple("State", "t x_t x_0")
+
+
+@pytest.fixture(autouse=True)
+def _no_stepper_left() -> Iterator[None]:
+    yield
+    for stepper in list(widgets._steppers):
+        stepper.close()
+
+
+def flat(level: int) -> np.ndarray:
+    """A picture of one grey level."""
+    return np.full((8, 12), level, np.uint8)
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
+
+
+class Recorder:
+    """A draw function that remembers what it was asked for."""
+
+    def __init__(self, wrong: dict | None = None) -> None:
+        self.asked: list[dict] = []
+        self.wrong = wrong
+
+    def __call__(self, t: int, k: float = 1) -> np.ndarray:
+        self.asked.append({"t": t, "k": k})
+        if self.wrong == {"t": t, "k": k}:
+            raise RuntimeError("diverged <here>")
+        return flat(int(t * k))
+
+
+# The stepper --------------------------------------------------------------------------------------------------------
+
+
+def test_one_axis_is_drawn_at_once_and_once():
+    draw = Recorder()
+    stepper = Stepper(draw, t=range(0, 100, 20))
+    assert [at["t"] for at in draw.asked] == [0, 20, 40, 60, 80]
+    assert stepper.visit() == stepper.visit() == 5
+    assert len(draw.asked) == 5
+    assert stepper.slider.index == 0  # where it was
+
+
+def test_two_axes_draw_the_first_row_and_the_rest_on_demand():
+    draw = Recorder()
+    stepper = Stepper(draw, t=[10, 20, 30], k=[1, 2])
+    assert len(draw.asked) == 3
+    stepper.controls[1].index = 1
+    assert draw.asked[3:] == [{"t": 10, "k": 2}]
+    assert "k = 2" in stepper.pages[0].value
+    assert stepper.pages[1].value == ""  # nothing of the old row is left to be taken for the new one
+    stepper.slider.index = 1
+    assert draw.asked[4:] == [{"t": 20, "k": 2}]
+    assert "k = 2" in stepper.pages[1].value
+    stepper.controls[1].index = 0
+    assert [page.value.count("k = 1</div>") for page in stepper.pages] == [1, 1, 1]
+    assert stepper.visit() == 6
+    assert len(draw.asked) == 6
+
+
+def test_many_positions_are_visited_axis_by_axis():
+    draw = Recorder()
+    stepper = Stepper(draw, t=range(100), k=[1 + i / 8 for i in range(5)])
+    assert stepper.visit() == 104  # 100 + 5, the corner counted once
+    draw = Recorder()
+    assert Stepper(draw, t=range(80), k=[1 + i / 8 for i in range(5)]).visit() == len(draw.asked) == 400
+
+
+def test_labels_reach_slider_caption_and_static_version():
+    process = {"linear": 1, "cosine": 2}
+    stepper = Stepper(lambda t, schedule: flat(int(100 * t) * schedule), t=torch.linspace(0, 1, 5), schedule=process)
+    assert [label for label, _ in stepper.slider.options] == ["0", "0.25", "0.5", "0.75", "1"]
+    assert "t = 0.25, schedule = linear" in stepper.pages[1].value
+    page = stepper._repr_mimebundle_()["text/html"]
+    assert "here schedule = linear" in page
+    assert "t = 0.25, schedule = linear" in page
+    assert "cosine" not in page
+
+
+def test_functions_are_labelled_by_name():
+    stepper = Stepper(lambda t, f: flat(int(f(t) * 50)), t=[1, 2], f=[np.sqrt, np.square])
+    assert [label for label, _ in stepper.controls[1].options] == ["sqrt", "square"]
+
+
+def test_caption_is_escaped_everywhere():
+    stepper = Stepper(Recorder(), t={"1": 1, "</script>": 2}, caption=lambda t: f"ᾱ_{t} < 1 & </script>")
+    assert "ᾱ_1 &lt; 1 &amp; &lt;/script&gt;" in stepper.pages[0].value
+    page = stepper._static()
+    assert "ᾱ_1 &lt; 1" in page
+    assert page.count("</script>") == 1
+
+
+def test_of_takes_states_one_at_a_time_in_order_of_arrival():
+    x = torch.zeros(8, 8)
+
+    def states() -> Iterator[State]:
+        for t in (40, 20, 0):
+            x.fill_(t / 40)  # a sampler may reuse its memory: each frame must be drawn when its state arrives
+            yield State(t, x, x)
+
+    stepper = Stepper.of(states(), lambda state: state.x_t, caption=lambda state: f"mean {state.x_t.mean():.2f}")
+    assert [label for label, _ in stepper.slider.options] == ["40", "20", "0"]
+    assert ["mean 1.00" in page.value for page in stepper.pages] == [True, False, False]
+    assert "mean 0.50" in stepper.pages[1].value
+    assert stepper.visit() == 3
+
+
+def test_of_numbers_the_steps_where_t_repeats():
+    stepper = Stepper.of((State(7, torch.full((4, 4), v), None) for v in (0.0, 0.1, 0.2)), lambda s: s.x_t, name="step")
+    assert [label for label, _ in stepper.slider.options] == ["0", "1", "2"]
+    assert "step = 2" in stepper.pages[2].value
+
+
+def test_error_is_raised_while_the_stepper_is_made():
+    with pytest.raises(RuntimeError, match="diverged") as caught:
+        Stepper(Recorder(wrong={"t": 20, "k": 1}), t=[10, 20])
+    assert "t = 20" in caught.value.__notes__[0]
+    assert not widgets._steppers
+
+
+@pytest.mark.parametrize("where", ["draw", "caption"])
+def test_error_is_shown_live_and_raised_by_visit(where: str):
+    broken = Recorder(wrong={"t": 20, "k": 2})
+    draw, caption = (broken, None) if where == "draw" else (Recorder(), lambda t, k: str(broken(t, k)))
+    stepper = Stepper(draw, t=[10, 20, 30], k=[1, 2], caption=caption)
+    stepper.slider.index = 1
+    stepper.controls[1].index = 1  # must not raise: there would be nobody to see it
+    page = stepper.pages[1].value
+    assert "<b>RuntimeError: diverged &lt;here&gt;" in page
+    assert "t = 20, k = 2" in page
+    assert "<details>" in page
+    stepper.controls[1].index = 0
+    assert "ddpm-error" not in stepper.pages[1].value
+    assert stepper.failure is None
+    with pytest.raises(RuntimeError, match="diverged"):
+        stepper.visit()
+
+
+def test_visit_raises_what_goes_wrong_only_once():
+    failures = [RuntimeError("the first time")]
+
+    def draw(t: int, k: int) -> np.ndarray:
+        if k == 2 and failures:
+            raise failures.pop()
+        return flat(t * k)
+
+    with pytest.raises(RuntimeError, match="the first time"):
+        Stepper(draw, t=[1, 2], k=[1, 2]).visit()
+
+
+def test_visit_complains_of_one_picture_for_all():
+    stepper = Stepper(lambda t: flat(3), t=[1, 2, 3])
+    with pytest.raises(ValueError, match="all 3 pictures of the stepper over t are the same"):
+        stepper.visit()
+
+
+def test_visit_all():
+    with pytest.raises(ValueError, match="0 steppers are alive, not 1"):
+        visit_all(at_least=1)
+    assert visit_all() == 0
+    one, _two = Stepper(Recorder(), t=[1, 2]), Stepper(Recorder(), t=[1, 2, 3])
+    assert visit_all(at_least=2) == 5
+    one.close()
+    assert visit_all() == 3
+    Stepper(Recorder(wrong={"t": 2, "k": 2}), t=[1, 2], k=[1, 2])
+    with pytest.raises(RuntimeError, match="diverged"):
+        visit_all()
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({}, "something to step through"),
+        ({"t": []}, "t has 0 value"),
+        ({"t": [5]}, "t has 1 value"),
+        ({"t": [1, 2], "k": [3.0, 3.0]}, "two values of k read the same"),
+    ],
+)
+def test_bad_axes_get_a_sentence(axes: dict, message: str):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Stepper(Recorder(), **axes)
+
+
+def test_nothing_to_step_through_in_a_sampler_without_states():
+    with pytest.raises(ValueError, match="t has 0 value"):
+        Stepper.of(iter(()), lambda state: state.x_t)
+
+
+def test_static_version_holds_its_frames_and_asks_for_nothing_else():
+    stepper = Stepper(Recorder(), t=[1, 2, 3])
+    bundle = stepper._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    page = bundle["text/html"]
+    frames = json.loads(re.search(r"const frames = (\[.*?\]\])", page)[1])
+    assert [label for _, _, label in frames] == ["1", "2", "3"]
+    assert {uri.partition(",")[0] for uri, _, _ in frames} == {"data:image/webp;base64"}
+    assert 'data-lm-suppress-shortcuts="true"' in page
+    assert "http" not in page
+    assert len(set(re.findall(r'id="(ddpm-\w+)"', page + stepper._static()))) == 2  # shown twice: two names
+
+
+def test_fifty_frames_of_points_and_a_histogram_stay_small():
+    noise = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+
+    def draw(t: int):
+        fig, (left, right) = viz.figure(7.2, 3.4, columns=2)
+        viz.scatter(left, noise * t / 50)
+        viz.histogram(right, noise[:, 0] * t / 50)
+        return fig
+
+    stepper = Stepper(draw, t=range(0, 50, 5))
+    assert sum(len(frame.picture.data) for frame in stepper._main) * 5 < 1.7e6
+    assert stepper._main[0].picture.css_size == (720, 340)
+
+
+@pytest.mark.slow
+def test_notebook_live_and_progress_leave_one_output(tmp_path):
+    """In a real kernel: `live` replaces its one output, a finished progress bar leaves nothing to see."""
+    from nbclient import NotebookClient
+
+    cells = [
+        "import time, numpy as np\nfrom ddpm_edu.widgets import *\n"
+        "with live(every=0.05) as show:\n"
+        "    for i in range(30): show(np.full((8, 8), i, np.uint8), f'step {i}'); time.sleep(0.01)",
+        "def draw(t): time.sleep(0.8); return np.full((8, 8), t, np.uint8)\nStepper(draw, t=range(3))",
+        "visit_all(at_least=1)",
+    ]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(book, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (shown,) = book.cells[0].outputs
+    assert "step 29" in shown.data["text/html"]
+    bar, stepper = book.cells[1].outputs
+    assert bar.data["text/html"] == ""
+    assert "ddpm-static" in stepper.data["text/html"]
+    assert book.cells[2].outputs[0].data["text/plain"] == "3"
+    path = tmp_path / "book.ipynb"
+    nbformat.write(book, path)
+    page = export_html(path, tmp_path / "book.html").read_text()
+    assert page.count('type="range"') == 1
+    assert "drawing" not in page
+
+
+def test_live_shows_the_first_and_the_last(monkeypatch: pytest.MonkeyPatch):
+    shown: list[str] = []
+    monkeypatch.setattr(widgets, "_place", lambda: shown.append)
+
+    def interrupted() -> None:
+        with widgets.live(every=60) as show:
+            for i in range(5):
+                show(flat(i), f"loss {i}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [re.search(r"loss \d", page)[0] for page in shown] == ["loss 0", "loss 4"]
+
+
+# Pictures -----------------------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_kept_exactly_and_enlarged_by_the_page():
+    array = np.random.default_rng(0).integers(0, 256, (28, 30, 3), np.uint8)
+    picture = Picture.of(array)
+    assert np.array_equal(pixels(picture), array)
+    assert picture.css_size == (330, 308)  # 11 times: the largest whole number that leaves it at most 320 high
+    assert np.array_equal(pixels(Picture.of(Image.fromarray(array))), array)
+
+
+def test_floats_lie_in_minus_one_to_one_and_are_clipped():
+    picture = Picture.of(torch.tensor([[-3.0, -1.0, 0.0, 1.0, 3.0]]))
+    assert pixels(picture)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (None, "not NoneType: does the function that draws it end with `return`"),
+        ([1, 2], "not list"),
+        (np.zeros((3, 8, 8), np.uint8), r"not \(3, 8, 8\)"),
+        (np.zeros((8, 8), np.int64), "int64"),
+        (torch.full((8, 8), float("nan")), "NaN"),
+    ],
+)
+def test_what_is_no_picture_gets_a_sentence(thing: object, message: str):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Picture.of(thing)
+
+
+def test_figures_are_drawn_at_twice_their_size_and_closed():
+    before = plt.get_fignums()
+    fig = plt.figure(figsize=(3, 2))
+    picture = Picture.of(fig)
+    assert pixels(picture).shape == (400, 600, 3)
+    assert picture.css_size == (300, 200)
+    assert plt.get_fignums() == before
+    viz.figure(3, 2)
+    assert plt.get_fignums() == before
+
+
+def test_grid_lays_out_row_after_row():
+    images = torch.arange(5, dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 1, 2, 2)
+    laid = viz.grid(images, columns=3, gap=1, background=9)
+    assert laid.tolist() == [
+        [0, 0, 9, 1, 1, 9, 2, 2],
+        [0, 0, 9, 1, 1, 9, 2, 2],
+        [9, 9, 9, 9, 9, 9, 9, 9],
+        [3, 3, 9, 4, 4, 9, 9, 9],
+        [3, 3, 9, 4, 4, 9, 9, 9],
+    ]
+    assert viz.grid(images[:, 0], gap=0).shape == (4, 6)  # 5 pictures: 3 in a row
+    colour = torch.stack([torch.full((3, 4, 5), level) for level in (-1.0, 1.0)])
+    assert viz.grid(colour).shape == (4, 11, 3)
+    assert viz.grid(colour)[0, [0, -1], 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (2, 4, 8, 8), (0, 1, 8, 8)])
+def test_grid_refuses_what_is_no_batch(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match="images must be a batch"):
+        viz.grid(torch.zeros(shape))
+
+
+def test_histogram_follows_its_density_also_when_points_lie_outside():
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    _, ax = viz.figure(4, 3)
+    viz.histogram(ax, x, lambda at: torch.exp(-(at**2) / 2) / (2 * torch.pi) ** 0.5, limits=(-1, 1), bins=20)
+    heights, edges, _ = ax.patches[0].get_data()
+    at, curve = ax.lines[0].get_data()
+    centres = (edges[1:] + edges[:-1]) / 2
+    assert np.abs(heights - np.interp(centres, at, curve)).max() < 0.02
+
+
+def test_show_images_puts_each_batch_under_its_title():
+    fig = viz.show_images({"x_t": torch.zeros(4, 1, 8, 8), "ε": torch.zeros(1, 3, 8, 16)})
+    assert [ax.get_title() for ax in fig.axes] == ["x_t", "ε"]
+    png, size = fig._repr_png_()
+    assert Image.open(io.BytesIO(png)).size == (2 * size["width"], 2 * size["height"])
+    assert viz.show_grid(torch.zeros(4, 8, 8), "samples").axes[0].get_title() == "samples"
+
+
+def test_figure_says_when_there_is_no_room():
+    with pytest.raises(ValueError, match="leave no room"):
+        viz.figure(2, 2, columns=4)
