@@ -232,9 +232,10 @@ def _resume(path: Path, learners: dict[str, Learner], generator: torch.Generator
         raise ValueError(
             f"{path} was trained with another {', '.join(changed)}: resume it with the same, or choose another folder."
         )
-    if state["learners"].keys() != learners.keys():
-        raise ValueError(f"{path} holds {sorted(state['learners'])}, and this training needs {sorted(learners)}.")
+    held = state.get("learners", {})  # shipped weights have none
+    if held.keys() != learners.keys():
+        raise ValueError(f"{path} holds {sorted(held)}, and this training needs {sorted(learners)}.")
     for name, learner in learners.items():
-        learner.load_state_dict(state["learners"][name], str(path))
+        learner.load_state_dict(held[name], str(path))
     generator.set_state(state["generator"])
     return state["step"]
