@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 
@@ -21,8 +21,9 @@ def save(path: Path, tree: dict[str, Any]) -> None:
     outline = json.dumps(_take_out(tree, tensors))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, metadata={"outline": outline})
-        with open(part, "rb+") as file:
+        with open(part, "wb") as file:
+            file.write(serialise(tensors, metadata={"outline": outline}))
+            file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:

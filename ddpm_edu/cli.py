@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import NoneType
 
@@ -25,6 +27,8 @@ def doctor(argv: Sequence[str]) -> int:
 
 def train(argv: Sequence[str]) -> int:
     """Train one of the course's models, or go on where a stopped training left off."""
+    import torch
+
     from ddpm_edu.recipes import RECIPES
 
     parser = _parser(train)
@@ -39,11 +43,9 @@ def train(argv: Sequence[str]) -> int:
     name, out = options.pop("name"), options.pop("out")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     chosen, path = RECIPES[name](**options), out / "checkpoint.safetensors"
-    try:
-        for _ in chosen.train(chosen.learner(), path):
-            pass
-    except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on from the last checkpoint in {out}.", file=sys.stderr)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not _until_interrupted(chosen.train(chosen.learner(device), path)):
+        print(f"\nStopped, and saved. The same command goes on from there: {path}", file=sys.stderr)
         return 130
     print(f"{path} holds the trained model. See it: ddpm-edu sample {path} -o samples.png")
     return 0
@@ -64,6 +66,9 @@ def sample(argv: Sequence[str]) -> int:
 
     from ddpm_edu import pretrained, viz
 
+    if options.out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{options.out.name} names no kind of picture: end it in .png or .webp.")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     path = Path(options.model)
     recipe, denoise = pretrained.read(path if path.suffix else pretrained.shipped(options.model))
     images = pretrained.sample(recipe, denoise, options.n, options.steps, options.seed)
@@ -94,6 +99,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _until_interrupted(steps: Generator[object, None, None]) -> bool:
+    """Take all steps; or, at Ctrl-C, finish the one under way and close, which saves. Whether all were taken.
+
+    A second Ctrl-C stops at once.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        for _ in steps:
+            if asked.is_set():
+                steps.close()
+                return False
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return True
+
+
 def _parser(command: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"ddpm-edu {command.__name__}", description=command.__doc__)
 
@@ -109,7 +136,7 @@ def _add(parser: argparse.ArgumentParser, name: str, kind: type, default: object
     """One --flag: a switch with its --no- twin for a bool, several values for a tuple, else one value."""
     shape: dict[str, typing.Any] = {"type": kind, "metavar": kind.__name__.upper()}
     if isinstance(default, tuple):
-        shape["nargs"] = "+"
+        shape["nargs"] = "*"
     if kind is bool:
         shape = {"action": argparse.BooleanOptionalAction}
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default

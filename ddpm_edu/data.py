@@ -73,7 +73,7 @@ def digits(split: str = "train") -> tuple[Tensor, Tensor]:
     if split not in parts:
         raise ValueError(f"Unknown split {split!r}; the splits are {', '.join(parts)}.")
     images, labels = _all_digits()
-    return images[parts[split]], labels[parts[split]]
+    return images[parts[split]].clone(), labels[parts[split]].clone()
 
 
 # Points in the plane --------------------------------------------------------------------------------------------------

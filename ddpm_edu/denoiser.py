@@ -70,6 +70,13 @@ v = Target("v", lambda a, b: (-b, a))  # Salimans and Ho 2022, section 4; well p
 TARGETS = {target.name: target for target in (eps, x_0, v)}
 
 
+def target_named(name: str) -> Target:
+    """`eps`, `x_0` or `v`, for names that come from a file or a command line."""
+    if name not in TARGETS:
+        raise ValueError(f"Unknown target {name!r}; the known ones are {', '.join(TARGETS)}.")
+    return TARGETS[name]
+
+
 class Denoiser(nn.Module):
     """A network, what it predicts, and the process it was made for.
 
@@ -80,6 +87,9 @@ class Denoiser(nn.Module):
         super().__init__()
         if not isinstance(target, Target):
             raise ValueError(f"target must be one of {', '.join(TARGETS)} from ddpm_edu.denoiser; got {target!r}.")
+        c, d = target.coefficients(process.a[1:], process.b[1:])
+        if (process.a[1:] * d - process.b[1:] * c == 0).any():
+            raise ValueError(f"Where a_t = 0 nothing can be recovered from {target}: use v or x_0 with this process.")
         self.process, self.net, self.target = process, net, target
 
     def forward(self, x_t: Tensor, t: Tensor | int, cond: Any = None) -> Prediction:
@@ -164,6 +174,8 @@ class ExactDenoiser:
         self.log_weights = (weights / weights.sum()).log()
         self.axes: Tensor | None = None  # (k, d, d): columns are the principal axes of each covariance
         if covs.ndim == 3:
+            if not torch.allclose(covs, covs.mT):
+                raise ValueError("covs must be symmetric matrices.")
             covs, self.axes = torch.linalg.eigh(covs)
         if not (covs >= -1e-9).all():
             raise ValueError("covs must be variances >= 0, or symmetric matrices with eigenvalues >= 0.")
@@ -171,9 +183,10 @@ class ExactDenoiser:
         self.vars = (covs if covs.ndim == 2 else covs.expand(k)[:, None]).clone()  # (k, d) or (k, 1): along those axes
 
     def __call__(self, x_t: Tensor, t: Tensor | int, cond: Any = None) -> Prediction:
-        """x_t: (b, ...), t: (b,) in 1..T."""
-        _, x_0, score = self._posterior(x_t, self.process.check_t(t, x_t))
-        return Prediction(x_0, -like(self.process.b[self.process.check_t(t, x_t)], x_t) * score)
+        """x_t: (b, ...), t: (b,) in 1..T. A mixture has no condition: cond is there for the form alone."""
+        t = self.process.check_t(t, x_t)
+        _, x_0, score = self._posterior(x_t, t)
+        return Prediction(x_0, -like(self.process.b[t], x_t) * score)
 
     def score(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """grad log q(x_t), the shape of x_t. t: (b,) in 0..T (0 is the data, unless it has variance 0)."""

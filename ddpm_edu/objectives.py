@@ -5,7 +5,6 @@ Sums run over the elements of a datum, means over the batch; all values are in n
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -71,12 +70,12 @@ def decoder_term(
 ) -> Tensor:
     """L_0 = -log p(x_0 | x_1) at one x_1 ~ q(x_1 | x_0), the decoder of DDPM eq. 13: (b,).
 
-    x_0: pictures of `bins` levels scaled to [-1, 1]. p is the probability that N(mean, beta_1) gives each level's bin;
+    x_0: pictures of `bins` levels scaled to [-1, 1]. p is the probability that N(mean, b_1^2) gives each level's bin;
     the first and the last bin reach to infinity.
     """
     process = denoise.process
     x_1 = process.marginal(x_0, 1).sample(generator)
-    mean, sigma = denoise(x_1, torch.ones(len(x_0), dtype=torch.long), cond).x_0, math.sqrt(process.beta[1])
+    mean, sigma = denoise(x_1, torch.ones(len(x_0), dtype=torch.long), cond).x_0, float(process.b[1])
     half = 1 / (bins - 1)
     x, mean = x_0.double(), mean.double()
     below = torch.where(x <= -1 + half, -torch.inf, (x - half - mean) / sigma)
@@ -93,6 +92,8 @@ def elbo_weight(process: Process, sigma2: Variance = beta) -> Tensor:
 
     (T + 1,), float64; nan where it is not defined (t = 0 and 1). The simple loss puts 1 in its place.
     """
-    var = torch.stack([sigma2(process, t, t - 1) for t in range(2, process.T + 1)])
-    weight = process.beta[2:] ** 2 / (2 * var * process.alpha[2:] * process.b[2:] ** 2)
+    t = torch.arange(2, process.T + 1)
+    ratio, noise = process.transition(t - 1, t)  # sqrt(alpha_t) and beta_t
+    var = torch.stack([sigma2(process, int(i), int(i) - 1) for i in t])
+    weight = noise**2 / (2 * var * ratio**2 * process.b[t] ** 2)
     return torch.cat([torch.full((2,), torch.nan, dtype=torch.float64), weight])

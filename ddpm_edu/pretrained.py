@@ -34,8 +34,11 @@ def load(name: str) -> Denoiser:
 def read(path: Path) -> tuple[Recipe, Denoiser]:
     """The model in a file that `write` wrote, or in the checkpoint of a training run (then its running average)."""
     tree = checkpoint.load(path)
-    weights = tree["weights"] if "weights" in tree else tree["learners"]["denoise"]["ema"]
-    recipe = _recipe(tree["config"])
+    try:
+        weights = tree["weights"] if "weights" in tree else tree["learners"]["denoise"]["ema"]
+        recipe = _recipe(tree["config"])
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} holds no model that this version of the course knows.") from None
     denoise = recipe.denoiser()
     checkpoint.load_weights(denoise, {key: value.float() for key, value in weights.items()}, str(path))
     return recipe, denoise.requires_grad_(False).eval()
@@ -50,6 +53,8 @@ def write(path: Path, run: Path) -> None:
 
 def sample(recipe: Recipe, denoise: Denoise, n: int = 64, steps: int = 50, seed: int = 0) -> Tensor:
     """n pictures as the recipe's codec decodes them, by DDIM. One seed gives the same pictures whatever n is."""
+    if n < 1:
+        raise ValueError(f"The number of pictures must be 1 or more; got {n}.")
     generators = [torch.Generator().manual_seed((seed << 20) + k) for k in range(n)]
     x_T = torch.stack([torch.randn(recipe.shape, generator=generator) for generator in generators])
     parts = []

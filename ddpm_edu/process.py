@@ -16,7 +16,7 @@ eps              `eps`                                      the whole noise in x
 ================ ========================================== ==================================================
 
 Everything is written with a and b, so that a process need not come from betas: the straight paths of flow matching
-(a = 1 - t/T, b = t/T) are one more constructor away, and every sampler works on them as it stands.
+(a = 1 - t/T, b = t/T) are a `from_coefficients` away, and every sampler works on them as it stands.
 """
 
 from __future__ import annotations
@@ -76,17 +76,34 @@ class Process:
                 + (f", from {betas.min():g} to {betas.max():g}." if betas.numel() else ".")
             )
         alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
-        self._set(alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+        self.a, self.b = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
-    def _set(self, a: Tensor, b: Tensor) -> None:
-        self.a, self.b = a, b
-        self.T = len(a) - 1
+    @classmethod
+    def from_coefficients(cls, a: Tensor, b: Tensor) -> Process:
+        """Any process x_t = a_t x_0 + b_t eps. a, b: (T + 1,); a falls from 1, b rises from 0.
+
+        >>> t = torch.linspace(0, 1, 101)
+        >>> Process.from_coefficients(1 - t, t)  # the straight paths of flow matching
+        Process(T=100, alpha_bar[T]=0)
+        """
+        a, b = torch.as_tensor(a, dtype=torch.float64), torch.as_tensor(b, dtype=torch.float64)
+        falls = a.shape == b.shape and a.ndim == 1 and len(a) > 1 and a[0] == 1 and b[0] == 0
+        if not (falls and (a.diff() <= 0).all() and (b.diff() >= 0).all() and a[-1] >= 0 and b[1] > 0):
+            raise ValueError("a and b must be vectors of one length, a falling from 1 to 0 at least, b rising from 0.")
+        process = cls.__new__(cls)
+        process.a, process.b = a, b
+        return process
+
+    @property
+    def T(self) -> int:
+        return len(self.a) - 1
 
     # Schedules ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def linear(cls, T: int = 1000, beta_1: float = 1e-4, beta_T: float = 0.02) -> Process:
-        """beta_t on a straight line from beta_1 to beta_T (DDPM, section 4)."""
+        """beta_t on a straight line from beta_1 to beta_T (DDPM, section 4). The defaults are for T = 1000: with fewer
+        steps the chain ends before it is noise, unless both are raised as 1000 / T."""
         return cls(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
 
     @classmethod
@@ -130,7 +147,7 @@ class Process:
     def step(self, x_prev: Tensor, t: Tensor | int) -> Gaussian:
         """q(x_t | x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, beta_t I), DDPM eq. 2. x_prev: (b, ...), t: 1..T."""
         t = self.check_t(t, x_prev)
-        ratio, var = self._transition(t - 1, t)
+        ratio, var = self.transition(t - 1, t)
         return Gaussian(like(ratio, x_prev) * x_prev, like(var, x_prev))
 
     def marginal(self, x_0: Tensor, t: Tensor | int) -> Gaussian:
@@ -150,13 +167,13 @@ class Process:
         s = t - 1 if s is None else self.check_t(s, x_t, low=0)
         if not (s < t).all():
             raise ValueError(f"s must come before t; got s = {s.tolist()} and t = {t.tolist()}.")
-        ratio, var = self._transition(s, t)
+        ratio, var = self.transition(s, t)
         gain = ratio * self.b[s] ** 2 / self.b[t] ** 2  # of x_t
         mean = like(self.a[s] - gain * self.a[t], x_t) * x_0 + like(gain, x_t) * x_t
         return Gaussian(mean, like(var * self.b[s] ** 2 / self.b[t] ** 2, x_t))
 
-    def _transition(self, s: Tensor | int, t: Tensor | int) -> tuple[Tensor, Tensor]:
-        """r and v of q(x_t | x_s) = N(r x_s, v), s < t: alpha_t and beta_t of a stride of any length. float64."""
+    def transition(self, s: Tensor | int, t: Tensor | int) -> tuple[Tensor, Tensor]:
+        """r and v of q(x_t | x_s) = N(r x_s, v), s < t: sqrt(alpha_t) and beta_t of a stride of any length. float64."""
         ratio = self.a[t] / self.a[s]
         return ratio, self.b[t] ** 2 - ratio**2 * self.b[s] ** 2
 
@@ -178,7 +195,7 @@ class Process:
             raise ValueError(f"x must be floating point; got {x.dtype}. Use x.float(), or a codec to encode pictures.")
         if not isinstance(t, Tensor):
             t = torch.full((len(x),), t)
-        if t.is_floating_point() or t.shape != (len(x),):
+        if t.is_floating_point() or t.dtype == torch.bool or t.shape != (len(x),):
             raise ValueError(
                 f"t must hold one integer for each of the {len(x)} rows of x, shape ({len(x)},); "
                 f"got shape {tuple(t.shape)} of {t.dtype}."

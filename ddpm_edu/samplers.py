@@ -1,7 +1,8 @@
 """Samplers: from noise x_T to data x_0, as generators of states.
 
 Every sampler is called as `sampler(denoise, x_T, timesteps, cond=None)` and yields n + 1 states for n steps: first x_T
-with its prediction, last t = 0, where x_0 = x_t. What it yields is what the sliders show; the picture is in the last:
+with its prediction, last t = 0, where x_0 = x_t (`langevin` alone stays at one t). What it yields is what the sliders
+show; the picture is in the last:
 
 >>> from ddpm_edu.denoiser import ExactDenoiser
 >>> from ddpm_edu.process import Process
@@ -49,7 +50,7 @@ def posterior(process: Process, t: int, s: int) -> Tensor:
 def beta(process: Process, t: int, s: int) -> Tensor:
     """beta_t (for a stride, the variance of q(x_t | x_s)): exact when the data is N(0, I). 0 at s = 0: the last step
     adds no noise (DDPM, algorithm 2, line 3)."""
-    return (process.b[t] ** 2 - (process.a[t] / process.a[s]) ** 2 * process.b[s] ** 2) * (s > 0)
+    return process.transition(s, t)[1] * (s > 0)
 
 
 def none(process: Process, t: int, s: int) -> Tensor:
@@ -71,7 +72,8 @@ def ancestral(
 ) -> Iterator[State]:
     """DDPM's own sampler (algorithm 2): draw x_s from q(x_s | x_t, x_0), with the predicted x_0 for the true one.
 
-    sigma2: the variance of the noise, `posterior`, `beta` or `none`, or a function of your own (process, t, s) -> ().
+    sigma2: the variance of the noise, `posterior`, `beta` or `none`, or a function of your own (process, t, s) -> (),
+    which then decides about the last step, s = 0, too.
     """
     process, x_t = denoise.process, x_T
     for t, s in _steps(process, timesteps):
@@ -131,8 +133,8 @@ def heun(denoise: Denoise, x_T: Tensor, timesteps: Sequence[int], cond: Any = No
 def dpmpp_2m(denoise: Denoise, x_T: Tensor, timesteps: Sequence[int], cond: Any = None) -> Iterator[State]:
     """DPM-Solver++(2M), Lu et al. 2022b, algorithm 2: second order from the last two predictions, one call a step.
 
-    Exact for an x_0 that is linear in lambda = log(a / b). The first step and the last, where lambda is infinite, take
-    x_0 as constant.
+    x_0 is extrapolated in lambda = log(a / b) to the middle of the step. The first step and the last, where lambda is
+    infinite, take the prediction as it stands.
     """
     process, x_t = denoise.process, x_T
     lam = torch.log(process.a / process.b).tolist()
@@ -167,7 +169,7 @@ def langevin(
     Its limit, as n -> inf and step -> 0, is q(x_t) (Song and Ermon 2019, eq. 4). noise = 0 climbs to a peak of the
     density instead. Yields n + 1 states.
     """
-    b = float(denoise.process.b[t])
+    b = float(denoise.process.b[denoise.process.check_t(t, x[:1])])
     for k in range(n + 1):
         x_0, eps = denoise(x, _rows(t, x), cond)
         yield State(t, x, x_0)
@@ -182,10 +184,11 @@ def _rows(t: int, x: Tensor) -> Tensor:
 
 def _steps(process: Process, timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
     """The pairs (t, s) of a chain, checked: T >= t_n > ... > t_0 = 0."""
+    timesteps = [int(t) for t in timesteps]
     steps = list(pairwise(timesteps))
     if not steps or timesteps[-1] != 0 or timesteps[0] > process.T or any(t <= s for t, s in steps):
         raise ValueError(
             f"timesteps must fall from at most T = {process.T} to 0, as process.timesteps(n) makes them; "
-            f"got {list(timesteps)[:6]}{' ...' if len(timesteps) > 6 else ''}."
+            f"got {timesteps[:6]}{' ...' if len(timesteps) > 6 else ''}."
         )
     return iter(steps)

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -31,6 +32,7 @@ from ddpm_edu import checkpoint
 
 __all__ = ["Learner", "Precision", "Step", "cosine", "precision", "train"]
 
+T = TypeVar("T")
 Update = Callable[[Any, torch.Generator], Iterable[tuple[str, Tensor]]]
 
 
@@ -83,6 +85,7 @@ def cosine(steps: int, warmup: int = 100) -> Callable[[int], float]:
 
 
 Net = TypeVar("Net", bound=nn.Module)
+LOOK_FOR = "look for NaN or huge values in the data, or lower the learning rate. The last checkpoint is untouched."
 
 
 class Learner(Generic[Net]):
@@ -115,7 +118,9 @@ class Learner(Generic[Net]):
             group["lr"] = self.lr * self.schedule(self.steps)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        if not norm.isfinite():
+            raise ValueError(f"The gradient is {norm:g} at step {self.steps + 1}: {LOOK_FOR}")
         self.optimizer.step()
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
@@ -164,7 +169,7 @@ def train(
     config: dict[str, Any] | None = None,
     every: float = 120.0,
     progress: bool = True,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Trains up to `steps` steps and yields after each, when its state is complete.
 
     update(batch, generator) yields (name of a learner, loss): the loop steps each at once, so that a GAN's generator
@@ -174,8 +179,12 @@ def train(
     run ends with (bit for bit on a CPU with the same number of threads). Written every `every` seconds, when the loop
     is left, and at the end. config is kept in it, and a checkpoint with another config is refused.
 
-    Raises ValueError when a loss is not finite, or when the checkpoint is another network's.
+    Raises ValueError when a loss or a gradient is not finite (the weights are then those before the step), or when the
+    checkpoint is another network's.
     """
+    if steps < 1:
+        raise ValueError(f"There must be 1 step or more to train; got {steps}.")
+    config = json.loads(json.dumps(config))  # as it comes back from a file: tuples are lists there
     generator, first = torch.Generator().manual_seed(seed), 0
     if path is not None and Path(path).exists():
         first = _resume(path, learners, generator, config)
@@ -193,19 +202,10 @@ def train(
     try:
         for step in range(first + 1, steps + 1):
             losses = {}
-            pending = iter(update(batches(generator), generator))
-            while True:
-                with autocast():
-                    wanted = next(pending, None)
-                if wanted is None:
-                    break
-                name, loss = wanted
+            for name, loss in _under(autocast, update(batches(generator), generator)):
                 losses[name] = loss.item()
                 if not math.isfinite(losses[name]):
-                    raise ValueError(
-                        f"The loss of {name!r} is {losses[name]} at step {step}: look for NaN or huge values in the "
-                        f"data, or lower the learning rate. The last checkpoint is untouched."
-                    )
+                    raise ValueError(f"The loss of {name!r} is {losses[name]} at step {step}: {LOOK_FOR}")
                 learners[name].step(loss)
             if time.monotonic() - saved > every:
                 save(step)
@@ -221,6 +221,17 @@ def train(
             save(step)
     finally:
         bar.close()
+
+
+def _under(context: Callable[[], contextlib.AbstractContextManager], items: Iterable[T]) -> Iterator[T]:
+    """The items, each computed inside the context, used outside of it: losses are computed in bf16, steps not."""
+    iterator = iter(items)
+    while True:
+        with context():
+            item = next(iterator, None)
+        if item is None:
+            return
+        yield item
 
 
 def _resume(path: Path, learners: dict[str, Learner], generator: torch.Generator, config: dict[str, Any] | None) -> int:

@@ -139,7 +139,7 @@ def _bytes(x: Tensor) -> Tensor:
 def grid(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 1, background: int = 255) -> np.ndarray:
     """A batch of pictures side by side, row after row, in one picture.
 
-    images: (b, h, w) or (b, c, h, w) with c = 1 or 3; uint8, or float in [-1, 1] (clipped).
+    images: (b, h, w), (b, c, h, w) with c = 1 or 3, or (b, h, w, 3); uint8, or float in [-1, 1] (clipped).
     columns: pictures in a row, by default as near to a square as it gets. gap: pixels between pictures, of the grey
     level `background`, which also fills what is left of the last row.
     Returns uint8 (H, W) for grey pictures, (H, W, 3) for colour. Raises ValueError for another shape or NaN.
@@ -147,6 +147,8 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 1, 
     x = _bytes(torch.as_tensor(images).detach().cpu())
     if x.ndim == 3:
         x = rearrange(x, "b h w -> b 1 h w")
+    if x.ndim == 4 and x.shape[-1] == 3:
+        x = rearrange(x, "b h w c -> b c h w")
     if x.ndim != 4 or x.shape[1] not in (1, 3) or x.numel() == 0:
         shape = tuple(torch.as_tensor(images).shape)
         raise ValueError(f"images must be a batch (b, h, w) or (b, c, h, w) with c = 1 or 3, not {shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import subprocess
 import sys
 import tomllib
@@ -29,15 +30,21 @@ class Toy:
     target: str = "v"
     ema: bool = True
 
-    def learner(self) -> str:
+    def learner(self, device: str) -> str:
         return "a learner"
 
     def train(self, learner: str, path: Path) -> Iterator[int]:
         if self.steps < 1:
             raise ValueError(f"steps = {self.steps}: give at least 1.")
-        yield 1
-        if self.target == "interrupt":
-            raise KeyboardInterrupt
+        try:
+            yield 1
+            if self.target == "interrupt":
+                signal.raise_signal(signal.SIGINT)
+                yield 2
+                raise AssertionError("goes on although it was interrupted")
+        except GeneratorExit:
+            print("saved")
+            raise
         print(self, learner, path.as_posix())
 
 
@@ -107,9 +114,12 @@ def test_what_the_user_can_mend_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert (streams.out, streams.err) == ("", "ddpm-edu train: steps = 0: give at least 1.\n")
 
 
-def test_interrupted_training_says_how_to_go_on(capsys: pytest.CaptureFixture[str]):
+def test_interrupted_training_is_saved_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["train", "toy", "--target", "interrupt", "--out", "kept"]) == 130
-    assert "goes on from the last checkpoint in kept" in capsys.readouterr().err
+    streams = capsys.readouterr()
+    assert streams.out == "saved\n"
+    assert "goes on from there: kept/checkpoint.safetensors" in streams.err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize(

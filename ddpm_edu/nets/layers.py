@@ -23,21 +23,19 @@ class Tokens(NamedTuple):
 
 
 class TimeEmbedding(nn.Module):
-    """t (b,) -> (b, d): sines and cosines of t at wavelengths from 2 pi to 2 pi 10,000 (Vaswani et al. 2017, section
-    3.5), then a two-layer network. d is even."""
-
-    frequency: Tensor
+    """t (b,) -> (b, d): sines and cosines of t at wavelengths from 2 pi towards 2 pi 10,000 (Vaswani et al. 2017,
+    section 3.5), then a two-layer network. d is even."""
 
     def __init__(self, d: int) -> None:
         super().__init__()
-        self.register_buffer(
-            "frequency", torch.exp(-math.log(10_000) * torch.arange(d // 2) / (d // 2)), persistent=False
-        )
+        self.d = d
         self.mlp = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = t[:, None].float() * self.frequency
-        return self.mlp(torch.cat([angle.sin(), angle.cos()], -1))
+        half = torch.arange(self.d // 2, device=t.device)
+        angle = t[:, None] * torch.exp(-2 * math.log(10_000) / self.d * half)  # float32, whatever the weights are
+        waves = torch.cat([angle.sin(), angle.cos()], -1)
+        return self.mlp(waves.to(next(self.parameters(), waves).dtype))
 
 
 class GroupNorm(nn.GroupNorm):
@@ -50,7 +48,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def group_norm(channels: int) -> GroupNorm:
-    """Groups of 16 channels where that divides, else of the largest smaller size."""
+    """Groups of 16 channels, or of the greatest common divisor of 16 and the number of channels."""
     return GroupNorm(channels // math.gcd(channels, 16), channels)
 
 
@@ -84,8 +82,8 @@ class ResBlock(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """softmax(q k^T / sqrt(d)) v and its weights (Vaswani et al. 2017, eq. 1).
 
-    q: (..., n, d), k, v: (..., m, d), mask: broadcastable to (..., n, m), True where a key counts -> (..., n, d),
-    (..., n, m). Written out, it gives the weights, and its backward is several times faster on a CPU than the fused.
+    q: (..., n, d), k, v: (..., m, d), mask: broadcastable to (..., n, m), True where a key counts (one at least)
+    -> (..., n, d), (..., n, m). Written out, it gives the weights, and on a CPU its backward is several times faster.
     """
     logits = q @ k.mT * q.shape[-1] ** -0.5
     if mask is not None:
@@ -102,6 +100,8 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, d_cond: int | None = None, heads: int = 4) -> None:
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{heads} heads must divide the {channels} channels between them.")
         self.heads = heads
         self.norm = group_norm(channels)
         self.q = nn.Linear(channels, channels)

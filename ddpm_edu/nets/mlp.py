@@ -21,6 +21,8 @@ class MLP(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), zero(nn.Linear(width, d)))
 
     def forward(self, x_t: Tensor, t: Tensor, cond: None = None) -> Tensor:
+        if cond is not None:
+            raise ValueError("This network takes no condition; call it without.")
         emb, x = self.time(t), self.stem(x_t)
         for block in self.blocks:
             x = x + block(x + emb)

@@ -69,6 +69,10 @@ class UNet(nn.Module):
         patch: int = 1,
     ) -> None:
         super().__init__()
+        if not set(attend) <= set(range(len(widths))) or (d_cond and not attend):
+            raise ValueError(
+                f"attend must name levels 0..{len(widths) - 1}, one at least for a condition; got {tuple(attend)}."
+            )
         self.d_cond, self.patch = d_cond, patch
         self.multiple = patch * 2 ** (len(widths) - 1)
         d = 2 * widths[0]

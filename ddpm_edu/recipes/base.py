@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -26,15 +25,21 @@ class Recipe(Protocol):
         """The model with fresh weights, drawn from the seed."""
         ...
 
-    def learner(self) -> Learner[Denoiser]:
-        """That model and its optimizer."""
+    def quality(self, denoise: Denoiser) -> dict[str, Any]:
+        """How good the trained model is, measured on held-out data, for data/MANIFEST.json."""
         ...
 
-    def train(self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True) -> Iterator[Step]:
+    def learner(self, device: str = "cpu") -> Learner[Denoiser]:
+        """That model on a device, and its optimizer."""
+        ...
+
+    def train(
+        self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True
+    ) -> Generator[Step, None, None]:
         """Trains the learner, resuming from the checkpoint `path` if it exists."""
         ...
 
 
 def config(recipe: Any) -> dict[str, Any]:
-    """The recipe as a file keeps it: its name and its fields, plain JSON values."""
-    return {"recipe": recipe.name, **json.loads(json.dumps(asdict(recipe)))}
+    """The recipe as a file keeps it: its name and its fields."""
+    return {"recipe": recipe.name, **asdict(recipe)}

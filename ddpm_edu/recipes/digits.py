@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ddpm_edu.codec import Pixels
 from ddpm_edu.data import digits, minibatches
-from ddpm_edu.denoiser import TARGETS, Denoiser
+from ddpm_edu.denoiser import Denoiser, target_named
 from ddpm_edu.nets.unet import UNet
 from ddpm_edu.objectives import diffusion_loss
 from ddpm_edu.process import Process
@@ -49,18 +49,30 @@ class Digits:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             net = UNet(1, self.widths, self.blocks, self.attend, patch=self.patch)
-        return Denoiser(Process.named(self.schedule, self.T), net, TARGETS[self.target])
+        return Denoiser(Process.named(self.schedule, self.T), net, target_named(self.target))
 
-    def learner(self) -> Learner[Denoiser]:
-        return Learner(self.denoiser(), self.lr, cosine(self.steps), decay=self.decay)
+    def learner(self, device: str = "cpu") -> Learner[Denoiser]:
+        """That network on a device, and its optimizer."""
+        return Learner(self.denoiser().to(device), self.lr, cosine(self.steps), decay=self.decay)
 
-    def train(self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True) -> Iterator[Step]:
+    @torch.no_grad()
+    def quality(self, denoise: Denoiser) -> dict[str, Any]:
+        """The loss on the 1,000 test digits: mean and deviation over 10 draws of times and noises."""
+        x_0, generator = self.codec.encode(digits("test")[0]), torch.Generator().manual_seed(0)
+        losses = torch.stack([diffusion_loss(denoise, x_0, generator=generator) for _ in range(10)])
+        mean, deviation = round(losses.mean().item(), 4), round(losses.std().item(), 4)
+        return {"test_loss": mean, "deviation": deviation, "n": f"{len(x_0)} digits x {len(losses)} draws"}
+
+    def train(
+        self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True
+    ) -> Generator[Step, None, None]:
         """Trains to `steps` on the 9,000 training digits; `training.train` says how it resumes."""
 
         def update(x_0: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
             yield "denoise", diffusion_loss(learner.net, x_0, generator=generator)
 
-        batches = minibatches(self.codec.encode(digits("train")[0]), self.batch)
+        device = next(learner.net.parameters()).device
+        batches = minibatches(self.codec.encode(digits("train")[0]).to(device), self.batch)
         return train(
             update,
             batches,
