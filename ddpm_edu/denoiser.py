@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ddpm_edu.process import Process, like
+from ddpm_edu.process import Process
 
 __all__ = ["Denoise", "Denoiser", "ExactDenoiser", "Prediction", "Target", "clipped", "eps", "guided", "v", "x_0"]
 
@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
         y = self.net(x_t, t.to(x_t.device), cond)
         if y.shape != x_t.shape:
             raise ValueError(f"The network must return the shape of x_t, {tuple(x_t.shape)}; got {tuple(y.shape)}.")
-        a, b = like(self.process.a[t], x_t), like(self.process.b[t], x_t)
+        a, b = self.process.at(t, x_t)
         return self.target.recover(x_t, y.to(x_t.dtype), a, b)
 
 
@@ -135,7 +135,7 @@ def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
 
     def predict(x_t: Tensor, t: Tensor, cond: Any) -> Prediction:
         x_0 = denoise(x_t, t, cond).x_0.clamp(low, high)
-        a, b = like(denoise.process.a[t], x_t), like(denoise.process.b[t], x_t)
+        a, b = denoise.process.at(t, x_t)
         return Prediction(x_0, (x_t - a * x_0) / b)
 
     return _Wrapped(denoise.process, predict)
@@ -185,16 +185,16 @@ class ExactDenoiser:
     def __call__(self, x_t: Tensor, t: Tensor | int, cond: Any = None) -> Prediction:
         """x_t: (b, ...), t: (b,) in 1..T. A mixture has no condition: cond is there for the form alone."""
         t = self.process.check_t(t, x_t)
-        _, x_0, score = self._posterior(x_t, t)
-        return Prediction(x_0, -like(self.process.b[t], x_t) * score)
+        _, x_0, score = self._moments(x_t, t)
+        return Prediction(x_0, -self.process.at(t, x_t)[1] * score)
 
     def score(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """grad log q(x_t), the shape of x_t. t: (b,) in 0..T (0 is the data, unless it has variance 0)."""
-        return self._posterior(x_t, self.process.check_t(t, x_t, low=0))[2]
+        return self._moments(x_t, self.process.check_t(t, x_t, low=0))[2]
 
     def log_prob(self, x_t: Tensor, t: Tensor | int) -> Tensor:
         """log q(x_t) in nats, (b,). t: (b,) in 0..T (0 is the data, unless it has variance 0)."""
-        return self._posterior(x_t, self.process.check_t(t, x_t, low=0))[0]
+        return self._moments(x_t, self.process.check_t(t, x_t, low=0))[0]
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of the data itself, x_0: (n, ...), float32."""
@@ -205,7 +205,7 @@ class ExactDenoiser:
             noise = torch.einsum("bij,bj->bi", self.axes[which], noise)
         return (self.means[which] + noise).reshape(n, *self.event).float()
 
-    def _posterior(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log q(x_t): (b,), E[x_0 | x_t] and the score: the shape of x_t."""
         if x_t.shape[1:] != self.event:
             raise ValueError(f"This mixture lives on data of shape {tuple(self.event)}; got x_t of {tuple(x_t.shape)}.")

@@ -22,8 +22,7 @@ def diffusion_errors(denoise: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, con
 
     x_0, eps: (b, ...), t: (b,) in 1..T. With target `eps` it is the summand of L_simple, DDPM eq. 14.
     """
-    t = denoise.process.check_t(t, x_0)
-    a, b = like(denoise.process.a[t], x_0), like(denoise.process.b[t], x_0)
+    a, b = denoise.process.at(t, x_0)
     predicted = denoise.net(a * x_0 + b * eps, t.to(x_0.device), cond)
     return (predicted - denoise.target.of(x_0, eps, a, b)).float().square().flatten(1).mean(1)
 

@@ -152,8 +152,8 @@ class Process:
 
     def marginal(self, x_0: Tensor, t: Tensor | int) -> Gaussian:
         """q(x_t | x_0) = N(a_t x_0, b_t^2 I), DDPM eq. 4. x_0: (b, ...), t: 1..T."""
-        t = self.check_t(t, x_0)
-        return Gaussian(like(self.a[t], x_0) * x_0, like(self.b[t] ** 2, x_0))
+        a, b = self.at(t, x_0)
+        return Gaussian(a * x_0, b**2)
 
     def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor | int, s: Tensor | int | None = None) -> Gaussian:
         """q(x_s | x_t, x_0) for 0 <= s < t, DDPM eqs. 6-7; s = t - 1 unless given. x_0, x_t: (b, ...), t: 1..T.
@@ -167,10 +167,10 @@ class Process:
         s = t - 1 if s is None else self.check_t(s, x_t, low=0)
         if not (s < t).all():
             raise ValueError(f"s must come before t; got s = {s.tolist()} and t = {t.tolist()}.")
-        ratio, var = self.transition(s, t)
-        gain = ratio * self.b[s] ** 2 / self.b[t] ** 2  # of x_t
-        mean = like(self.a[s] - gain * self.a[t], x_t) * x_0 + like(gain, x_t) * x_t
-        return Gaussian(mean, like(var * self.b[s] ** 2 / self.b[t] ** 2, x_t))
+        r, v = self.transition(s, t)  # sqrt(alpha_t) and beta_t where s = t - 1
+        of_x_0, of_x_t = self.a[s] * v / self.b[t] ** 2, r * self.b[s] ** 2 / self.b[t] ** 2  # eq. 7, the mean
+        var = v * self.b[s] ** 2 / self.b[t] ** 2  # eq. 7, beta tilde
+        return Gaussian(like(of_x_0, x_t) * x_0 + like(of_x_t, x_t) * x_t, like(var, x_t))
 
     def transition(self, s: Tensor | int, t: Tensor | int) -> tuple[Tensor, Tensor]:
         """r and v of q(x_t | x_s) = N(r x_s, v), s < t: sqrt(alpha_t) and beta_t of a stride of any length. float64."""
@@ -188,6 +188,11 @@ class Process:
         if not 1 <= n <= self.T:
             raise ValueError(f"The number of steps must be in 1..{self.T}; got {n}.")
         return [round(self.T * k / n) for k in range(n, -1, -1)]
+
+    def at(self, t: Tensor | int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and b_t in the dtype and on the device of x: (b, ...), shaped to multiply it. t: 1..T."""
+        t = self.check_t(t, x)
+        return like(self.a[t], x), like(self.b[t], x)
 
     def check_t(self, t: Tensor | int, x: Tensor, low: int = 1) -> Tensor:
         """t as a (b,) tensor of integers low..T on the CPU, one a row of x: (b, ...); otherwise says what is wrong."""

@@ -16,6 +16,7 @@ They read a and b off the denoiser's process and know neither networks nor pictu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ def ancestral(
     for t, s in _steps(process, timesteps):
         x_0, _ = denoise(x_t, _rows(t, x_t), cond)
         yield State(t, x_t, x_0)
-        mean = process.posterior(x_0, x_t, _rows(t, x_t), _rows(s, x_t)).mean
+        mean = process.posterior(x_0, x_t, t, s).mean
         x_t = mean + float(sigma2(process, t, s)) ** 0.5 * randn_like(x_t, generator)
     yield State(0, x_t, x_t)
 
@@ -98,11 +99,12 @@ def ddim(
     eta = 0 is deterministic, eta = 1 is ancestral sampling with the posterior variance.
     """
     process, x_t = denoise.process, x_T
+    a, b = process.a.tolist(), process.b.tolist()
     for t, s in _steps(process, timesteps):
         x_0, eps = denoise(x_t, _rows(t, x_t), cond)
         yield State(t, x_t, x_0)
         sigma2 = eta**2 * float(posterior(process, t, s))
-        x_t = float(process.a[s]) * x_0 + max(float(process.b[s]) ** 2 - sigma2, 0.0) ** 0.5 * eps
+        x_t = a[s] * x_0 + max(b[s] ** 2 - sigma2, 0.0) ** 0.5 * eps
         if eta:
             x_t = x_t + sigma2**0.5 * randn_like(x_t, generator)
     yield State(0, x_t, x_t)
@@ -110,17 +112,18 @@ def ddim(
 
 @torch.no_grad()
 def heun(denoise: Denoise, x_T: Tensor, timesteps: Sequence[int], cond: Any = None) -> Iterator[State]:
-    """Second order in the step, two network calls each (Karras et al. 2022, algorithm 1, in our a and b).
+    """Second order in the step, two network calls each, after Karras et al. 2022, algorithm 1, with a and b for axes.
 
     The deterministic path obeys dx = x_0 da + eps db. DDIM is Euler's step along it; Heun averages the prediction at
     both ends of the step. Nothing is divided by a, so it also starts where a_T = 0. The last step is Euler's: at t = 0
     there is no noise left to predict.
     """
     process, x_t = denoise.process, x_T
+    a, b = process.a.tolist(), process.b.tolist()
     for t, s in _steps(process, timesteps):
         x_0, eps = denoise(x_t, _rows(t, x_t), cond)
         yield State(t, x_t, x_0)
-        da, db = float(process.a[s] - process.a[t]), float(process.b[s] - process.b[t])
+        da, db = a[s] - a[t], b[s] - b[t]
         x_s = x_t + da * x_0 + db * eps  # Euler's step
         if s > 0:
             x_0_s, eps_s = denoise(x_s, _rows(s, x_s), cond)
@@ -137,7 +140,7 @@ def dpmpp_2m(denoise: Denoise, x_T: Tensor, timesteps: Sequence[int], cond: Any 
     infinite, take the prediction as it stands.
     """
     process, x_t = denoise.process, x_T
-    lam = torch.log(process.a / process.b).tolist()
+    a, b, lam = process.a.tolist(), process.b.tolist(), torch.log(process.a / process.b).tolist()
     x_0_before: Tensor | None = None
     h_before = 0.0
     for t, s in _steps(process, timesteps):
@@ -145,10 +148,9 @@ def dpmpp_2m(denoise: Denoise, x_T: Tensor, timesteps: Sequence[int], cond: Any 
         yield State(t, x_t, x_0)
         h = lam[s] - lam[t]
         D = x_0
-        if x_0_before is not None and h < float("inf"):
+        if x_0_before is not None and s > 0:
             D = x_0 + h / (2 * h_before) * (x_0 - x_0_before)
-        shrink = process.b[s] / process.b[t]
-        x_t = float(shrink) * x_t + float(process.a[s] - process.a[t] * shrink) * D
+        x_t = b[s] / b[t] * x_t - a[s] * math.expm1(-h) * D
         x_0_before, h_before = x_0, h
     yield State(0, x_t, x_t)
 
@@ -178,7 +180,7 @@ def langevin(
 
 
 def _rows(t: int, x: Tensor) -> Tensor:
-    """The same t for every row of x: (b,)."""
+    """The same t for every row of x, as denoisers are called: (b,)."""
     return torch.full((len(x),), t, device=x.device)
 
 

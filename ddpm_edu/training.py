@@ -125,7 +125,8 @@ class Learner(Generic[Net]):
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
+            for average, weight in zip(self.ema.parameters(), self.net.parameters(), strict=True):
+                average.lerp_(weight, 1 - decay)
             for mine, theirs in zip(self.ema.buffers(), self.net.buffers(), strict=True):
                 mine.copy_(theirs)
 

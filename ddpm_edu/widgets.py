@@ -10,7 +10,6 @@ from __future__ import annotations
 import html
 import itertools
 import json
-import math
 import string
 import time
 import traceback
@@ -28,41 +27,22 @@ from .viz import Picture
 
 __all__ = ["Stepper", "export_html", "live", "visit_all"]
 
-STYLE = """<style>
-.ddpm-stepper, .ddpm-static { max-width: 100%; font-family: system-ui, sans-serif; }
-.ddpm-static .ddpm-controls { display: flex; align-items: center; gap: 6px; }
-.ddpm-static input { flex: 0 1 360px; }
-.ddpm-static output { min-width: 4em; }
-.ddpm-stepper .ddpm-slider { margin-left: 12px; }
-.ddpm-stepper .ddpm-film.jupyter-widgets > .lm-TabBar { display: none; }
-.ddpm-stepper .ddpm-film.jupyter-widgets > .widget-tab-contents { border: none; padding: 0; overflow: visible; }
-.ddpm-image { display: block; object-fit: contain; max-width: 100%; margin: 4px 0; }
-.ddpm-pixels { image-rendering: pixelated; }
-.ddpm-caption { font-size: 15px; line-height: 1.5; min-height: 1.5em; white-space: pre-wrap; margin: 4px 0; }
-.ddpm-error { color: #b00020; font-size: 15px; }
-.ddpm-error pre { color: #444; overflow: auto; }
-</style>"""
+STYLE, _, _page = (Path(__file__).with_name("stepper.html")).read_text("utf-8").partition("<!-- split")
+STATIC = string.Template(_page.partition("-->")[2])
 
 # Every stepper of the session, in the order they were made; `close` takes one out.
 _steppers: list[Stepper] = []
 
 
-class Axis(NamedTuple):
-    """What one slider runs through: the values that `draw` is given, and how each reads on the slider."""
-
-    labels: list[str]
-    values: list[Any]
-
-    @classmethod
-    def of(cls, name: str, values: Iterable[Any] | Mapping[str, Any]) -> Axis:
-        """From a list of values, or from {label: value} where the values do not read well."""
-        pairs = list(values.items()) if isinstance(values, Mapping) else [(value, value) for value in values]
-        axis = cls([_label(label) for label, _ in pairs], [value for _, value in pairs])
-        if len(axis.values) < 2:
-            raise ValueError(f"{name} has {len(axis.values)} value(s): a slider needs at least two to move between")
-        if len(set(axis.labels)) < len(axis.labels):
-            raise ValueError(f"two values of {name} read the same on the slider: give {{label: value}} instead")
-        return axis
+def _axis(name: str, values: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """What one slider runs through, {label: value}: given so, or labelled here: a number, a word, a function's name."""
+    pairs = list(values.items()) if isinstance(values, Mapping) else [(value, value) for value in values]
+    axis = {_label(label): value for label, value in pairs}
+    if len(pairs) < 2:
+        raise ValueError(f"{name} has {len(pairs)} value(s): a slider needs at least two to move between")
+    if len(axis) < len(pairs):
+        raise ValueError(f"two values of {name} read the same on the slider: give {{label: value}} instead")
+    return axis
 
 
 class Frame(NamedTuple):
@@ -96,12 +76,11 @@ class Stepper(ipywidgets.VBox):
         if not axes:
             raise TypeError("a stepper needs something to step through: Stepper(draw, t=range(0, 1001, 20))")
         self._draw, self._caption = draw, caption
-        self._axes = {name: Axis.of(name, values) for name, values in axes.items()}
+        self._axes = {name: _axis(name, values) for name, values in axes.items()}
         self._frames: dict[tuple[int, ...], Frame] = {}
         self.failure: Exception | None = None  # what went wrong at the position shown, if anything did
-        main, *others = self._axes.values()
-        steps = _progress(range(len(main.values)), "drawing")
-        self._main = [self._frame((i, *[0] * len(others))) for i in steps]
+        n, *others = map(len, self._axes.values())
+        self._main = [self._frame((i, *[0] * len(others))) for i in _progress(range(n), "drawing")]
         self._size = self._main[0].picture.css_size  # of all frames, so that nothing jumps when one has another shape
         super().__init__(self._build())
         self.add_class("ddpm-stepper")
@@ -127,20 +106,17 @@ class Stepper(ipywidgets.VBox):
 
     # Drawing ---------------------------------------------------------------------------------------------------------
 
-    def _where(self, position: tuple[int, ...]) -> str:
-        """ "t = 20, schedule = linear": how a position reads, in captions, messages and the static version."""
-        pairs = zip(self._axes.items(), position, strict=True)
-        return ", ".join(f"{name} = {axis.labels[i]}" for (name, axis), i in pairs)
-
     def _frame(self, position: tuple[int, ...]) -> Frame:
         """The frame at a position, an index into each axis: drawn when first asked for, then kept."""
         if position not in self._frames:
-            at = {name: axis.values[i] for (name, axis), i in zip(self._axes.items(), position, strict=True)}
+            picked = [list(axis.items())[i] for axis, i in zip(self._axes.values(), position, strict=True)]
+            at = {name: value for name, (_, value) in zip(self._axes, picked, strict=True)}
+            where = ", ".join(f"{name} = {label}" for name, (label, _) in zip(self._axes, picked, strict=True))
             try:
-                text = self._where(position) if self._caption is None else str(self._caption(**at))
+                text = where if self._caption is None else str(self._caption(**at))
                 self._frames[position] = Frame(Picture.of(self._draw(**at)), html.escape(text))
             except Exception as error:
-                error.add_note(f"(while the stepper was drawing {self._where(position)})")
+                error.add_note(f"(while the stepper was drawing {where})")
                 raise
         return self._frames[position]
 
@@ -149,16 +125,20 @@ class Stepper(ipywidgets.VBox):
     def _build(self) -> list[ipywidgets.Widget]:
         """Everything inside the box, wired up."""
         (name, main), *others = self._axes.items()
-        n = len(main.values)
-        self.slider = _control(ipywidgets.SelectionSlider, name, main)
-        self._play = ipywidgets.Play(max=n - 1, interval=max(100, min(700, 8000 // n)), show_repeat=False)
+        n = len(main)
+        self.slider = _control(name, main, slider=True).add_class("ddpm-slider")
+        self._play = ipywidgets.Play(max=n - 1, interval=max(100, min(700, 8000 // n)), show_repeat=False).add_class(
+            "ddpm-play"
+        )
         back, forward = (
-            ipywidgets.Button(icon=f"step-{way}", tooltip=f"one step {way}", layout={"width": "36px"})
-            for way in ("backward", "forward")
+            ipywidgets.Button(icon=f"step-{way}", tooltip=f"one step {way}", layout={"width": "36px"}).add_class(
+                f"ddpm-{css}"
+            )
+            for css, way in (("back", "backward"), ("forward", "forward"))
         )
         back.on_click(lambda _: setattr(self.slider, "index", max(self.slider.index - 1, 0)))
         forward.on_click(lambda _: setattr(self.slider, "index", min(self.slider.index + 1, n - 1)))
-        self.controls = [self.slider, *(_control(_kind(axis), name, axis) for name, axis in others)]
+        self.controls = [self.slider, *(_control(name, axis) for name, axis in others)]
 
         # The main axis lies in the browser, as the pages of a Tab without tabs, and the slider turns the pages there.
         # By way of the kernel a move takes 20 to 70 ms, and while a training cell is running it waits for that to end.
@@ -167,35 +147,24 @@ class Stepper(ipywidgets.VBox):
         film = ipywidgets.Tab(self.pages, selected_index=0, layout={"min_height": f"{self._size[1] + 40}px"})
         ipywidgets.jslink((self._play, "value"), (self.slider, "index"))
         ipywidgets.jsdlink((self.slider, "index"), (film, "selected_index"))
-        self.slider.observe(lambda _: self._show(), "index")
-        for control in self.controls[1:]:
-            control.observe(lambda _: self._turn(), "index")
+        for control in self.controls:
+            control.observe(lambda _: self._show(), "index")
 
-        named = {"slider": self.slider, "play": self._play, "back": back, "forward": forward, "film": film}
-        for css, widget in named.items():
-            widget.add_class(f"ddpm-{css}")
         rows = [[self._play, back, forward, self.slider], self.controls[1:]]
         css = ipywidgets.HTML(STYLE, layout={"display": "none"})
-        return [css, *(ipywidgets.HBox(row) for row in rows if row), film]
+        return [css, *(ipywidgets.HBox(row) for row in rows if row), film.add_class("ddpm-film")]
 
     def _show(self) -> None:
-        """Put the frame at the controls' position on its page, or say there what went wrong in drawing it."""
-        position = tuple(control.index for control in self.controls)
-        self.failure = None
+        """Put on every page what is drawn of the controls' row, and on the one shown its frame or what went wrong."""
+        here, *others = position = tuple(control.index for control in self.controls)
+        self.failure, shown = None, ""
         try:
-            page = _frame_html(self._frame(position), self._size)
+            self._frame(position)
         except Exception as error:  # whatever it is, the learner must see it: a widget's callback has no other way out
-            self.failure, page = error, _error_html(error)
-        self.pages[position[0]].value = page
-
-    def _turn(self) -> None:
-        """Another axis moved: show its frame here, and on the other pages what is drawn of its row already."""
-        self._show()
-        here, *others = (control.index for control in self.controls)
-        for i, page in enumerate(self.pages):
-            if i != here:
-                frame = self._frames.get((i, *others))
-                page.value = _frame_html(frame, self._size) if frame else ""
+            self.failure, shown = error, _error_html(error)
+        for i, page in enumerate(self.pages):  # a page that keeps its value costs no message
+            frame = self._frames.get((i, *others))
+            page.value = _frame_html(frame, self._size) if frame else shown if i == here else ""
 
     def visit(self) -> int:
         """Move through every position, raise whatever goes wrong there, and return how many there were.
@@ -203,14 +172,9 @@ class Stepper(ipywidgets.VBox):
         Up to 400 positions that is every combination; beyond, each axis alone with the others at their first value.
         Raises ValueError where all pictures are the same: then `draw` does not use what it is given.
         """
-        sizes = [len(axis.values) for axis in self._axes.values()]
-        if math.prod(sizes) <= 400:
-            rows = itertools.product(*map(range, sizes[1:]))  # row by row: only a new row rewrites the pages
-            positions = [(i, *row) for row in rows for i in range(sizes[0])]
-        else:
-            first = (0,) * len(sizes)
-            alone = ((*first[:k], i, *first[k + 1 :]) for k, size in enumerate(sizes) for i in range(size))
-            positions = list(dict.fromkeys(alone))
+        positions = list(itertools.product(*(range(len(axis)) for axis in self._axes.values())))
+        if len(positions) > 400:
+            positions = [position for position in positions if sum(map(bool, position)) <= 1]
         before = [control.index for control in self.controls]
         for position in [*positions, before]:
             for control, index in zip(self.controls, position, strict=True):
@@ -233,18 +197,17 @@ class Stepper(ipywidgets.VBox):
         return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return f"Stepper({', '.join(f'{name}: {len(axis.values)} positions' for name, axis in self._axes.items())})"
+        return f"Stepper({', '.join(f'{name}: {len(axis)} positions' for name, axis in self._axes.items())})"
 
     def _static(self) -> str:
         """The main axis as a piece of HTML that stands alone: every frame a data URI, a few lines of plain script."""
         (name, main), *others = self._axes.items()
-        fixed = ", ".join(f"{other} = {axis.labels[0]}" for other, axis in others)
-        frames = [(f.picture.uri, f.caption, label) for f, label in zip(self._main, main.labels, strict=True)]
-        return _STATIC.substitute(
+        fixed = ", ".join(f"{other} = {next(iter(axis))}" for other, axis in others)
+        frames = [(f.picture.uri, f.caption, label) for f, label in zip(self._main, main, strict=True)]
+        return STYLE + STATIC.substitute(
             id=f"ddpm-{uuid.uuid4().hex}",  # two steppers of one page, or one shown twice, must not meet
-            style=STYLE,
             name=html.escape(name),
-            label=html.escape(main.labels[0]),
+            label=html.escape(frames[0][2]),
             fixed=html.escape(f"here {fixed}" if fixed else ""),
             first=_frame_html(self._main[0], self._size),
             last=len(frames) - 1,
@@ -253,16 +216,11 @@ class Stepper(ipywidgets.VBox):
         )
 
 
-def _kind(axis: Axis) -> type[ipywidgets.Widget]:
-    """A further axis is a slider when its values are numbers, else a list to choose from."""
-    numbers = all(isinstance(value, int | float) for value in axis.values)
-    return ipywidgets.SelectionSlider if numbers else ipywidgets.Dropdown
-
-
-def _control(kind: type[ipywidgets.Widget], name: str, axis: Axis) -> ipywidgets.Widget:
-    """The widget that moves an axis; its `index` is the position."""
-    options = [(label, i) for i, label in enumerate(axis.labels)]
-    width = "440px" if kind is ipywidgets.SelectionSlider else "260px"
+def _control(name: str, axis: dict[str, Any], slider: bool = False) -> ipywidgets.Widget:
+    """The widget that moves an axis, its `index` the position: a slider if told so or for numbers, else a list."""
+    slider = slider or all(isinstance(value, int | float) for value in axis.values())
+    kind, width = (ipywidgets.SelectionSlider, "440px") if slider else (ipywidgets.Dropdown, "260px")
+    options = [(label, i) for i, label in enumerate(axis)]
     style = {"description_width": "initial"}
     return kind(options=options, index=0, description=name, layout={"width": width}, style=style)
 
@@ -279,42 +237,12 @@ def _frame_html(frame: Frame, size: tuple[int, int]) -> str:
 
 def _error_html(error: Exception) -> str:
     """One red sentence, and the traceback folded away below it."""
-    notes = " ".join(getattr(error, "__notes__", ()))
-    sentence = html.escape(f"{type(error).__name__}: {error} {notes}")
+    sentence = html.escape("".join(traceback.format_exception_only(error)))  # with the note of where it happened
     trace = html.escape("".join(traceback.format_exception(error)))
     return (
         f'<div class="ddpm-error" role="alert"><b>{sentence}</b>'
         f"<details><summary>traceback</summary><pre>{trace}</pre></details></div>"
     )
-
-
-# JupyterLab takes the arrow keys for itself unless the input carries data-lm-suppress-shortcuts. The controls start
-# disabled: where scripts are not run (a notebook that is not trusted) the first frame stands, and no more is offered.
-_STATIC = string.Template("""$style<div class="ddpm-static" id="$id">
-<div class="ddpm-controls"><button type="button" disabled aria-label="play">&#9654;</button>
-<label for="$id-$name">$name</label><input id="$id-$name" type="range" min="0" max="$last" value="0" disabled
- data-lm-suppress-shortcuts="true"><output>$label</output><small>$fixed</small></div>
-$first
-<script>(() => {
-  const frames = $frames, root = document.getElementById("$id"), find = (what) => root.querySelector(what);
-  const [play, slider, image] = ["button", "input", "img"].map(find);
-  let timer = null;
-  const stop = () => { clearInterval(timer); timer = null; play.innerHTML = "&#9654;"; };
-  const show = () => {
-    const [uri, caption, label] = frames[slider.value];
-    image.src = uri; image.alt = caption; find(".ddpm-caption").innerHTML = caption; find("output").textContent = label;
-    slider.setAttribute("aria-valuetext", label);
-  };
-  const at = () => +slider.value;
-  const next = () => { slider.value = at() + 1; show(); if (at() === $last || !root.isConnected) stop(); };
-  slider.oninput = () => { stop(); show(); };
-  play.onclick = () => {
-    if (timer) return stop();
-    if (at() === $last) { slider.value = 0; show(); } else next();
-    timer = setInterval(next, $interval); play.innerHTML = "&#10074;&#10074;";
-  };
-  play.disabled = slider.disabled = false;
-})();</script></div>""")
 
 
 def visit_all(at_least: int = 0) -> int:

@@ -83,9 +83,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> tu
     """softmax(q k^T / sqrt(d)) v and its weights (Vaswani et al. 2017, eq. 1).
 
     q: (..., n, d), k, v: (..., m, d), mask: broadcastable to (..., n, m), True where a key counts (one at least)
-    -> (..., n, d), (..., n, m). Written out, it gives the weights, and on a CPU its backward is several times faster.
+    -> (..., n, d), (..., n, m). Written out, it gives the weights, and in bf16 on a CPU its
+    backward is twice to five times faster than the fused one.
     """
-    logits = q @ k.mT * q.shape[-1] ** -0.5
+    logits = q @ k.mT / math.sqrt(q.shape[-1])  # (..., n, m)
     if mask is not None:
         logits = logits.masked_fill(~mask, float("-inf"))
     weights = logits.softmax(-1)
@@ -110,11 +111,11 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tokens | None = None) -> Tensor:
         pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
-        context, mask = cond or Tokens(pixels)
-        q, k, v = (
-            rearrange(y, "b n (head d) -> b head n d", head=self.heads)
-            for y in (self.q(pixels), *self.kv(context).chunk(2, dim=-1))
-        )
-        y, _ = attention(q, k, v, None if mask is None else mask[:, None, None])
+        context, mask = Tokens(pixels) if cond is None else cond  # (b, m, d_cond)
+        q, (k, v) = self.q(pixels), self.kv(context).chunk(2, dim=-1)  # (b, n, c); (b, m, c) each
+        q, k, v = (rearrange(y, "b n (head d) -> b head n d", head=self.heads) for y in (q, k, v))
+        if mask is not None:
+            mask = rearrange(mask, "b m -> b 1 1 m")  # the same for every head and every pixel
+        y, _ = attention(q, k, v, mask)
         y = self.out(rearrange(y, "b head n d -> b n (head d)"))
         return x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])

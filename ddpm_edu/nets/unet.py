@@ -30,24 +30,14 @@ class Stage(nn.Module):
         return x
 
 
-class Halve(nn.Conv2d):
+def halve(c_in: int, c_out: int) -> nn.Module:
     """(b, c_in, h, w) -> (b, c_out, h/2, w/2)."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out, 3, stride=2, padding=1)
-
-    def forward(self, input: Tensor, emb: Tensor | None = None, cond: Tokens | None = None) -> Tensor:
-        return super().forward(input)  # called as a stage is; it needs neither t nor the condition
+    return nn.Conv2d(c_in, c_out, 3, stride=2, padding=1)
 
 
-class Double(nn.Conv2d):
+def double(c_in: int, c_out: int) -> nn.Module:
     """(b, c_in, h, w) -> (b, c_out, 2h, 2w): every pixel becomes four, then a convolution smooths."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out, 3, padding=1)
-
-    def forward(self, input: Tensor, emb: Tensor | None = None, cond: Tokens | None = None) -> Tensor:
-        return super().forward(F.interpolate(input, scale_factor=2.0))
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(c_in, c_out, 3, padding=1))
 
 
 class UNet(nn.Module):
@@ -77,26 +67,21 @@ class UNet(nn.Module):
         self.multiple = patch * 2 ** (len(widths) - 1)
         d = 2 * widths[0]
         self.time = TimeEmbedding(d)
-        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        levels = list(enumerate(widths))
+        folded = channels * patch**2
 
-        def stage(c_in: int, level: int) -> Stage:
-            return Stage(c_in, widths[level], d, level in attend, d_cond)
+        def stages(c_in: int, level: int, n: int) -> nn.ModuleList:
+            return nn.ModuleList(Stage(c_in, widths[level], d, level in attend, d_cond) for _ in range(n))
 
-        self.down, now = nn.ModuleList(), widths[0]
-        for level, width in levels:
-            if level > 0:
-                self.down.append(Halve(now, width))
-            self.down.extend(stage(width, level) for _ in range(blocks))
-            now = width
-        self.middle = nn.ModuleList(stage(now, len(widths) - 1) for _ in range(2))
-        self.up = nn.ModuleList()
-        for level, width in reversed(levels):
-            self.up.extend(stage(2 * width, level) for _ in range(blocks))
-            if level > 0:
-                self.up.append(Double(width, widths[level - 1]))
-        now = widths[0]
-        self.head = nn.Sequential(group_norm(now), nn.SiLU(), zero(nn.Conv2d(now, channels * patch**2, 3, padding=1)))
+        # Level by level, a way in and the stages there; then the stages and a way out.
+        self.enter, self.down, self.up, self.leave = (nn.ModuleList() for _ in range(4))
+        for level, width in enumerate(widths):
+            self.enter.append(halve(widths[level - 1], width) if level else nn.Conv2d(folded, width, 3, padding=1))
+            self.down.append(stages(width, level, blocks))
+        self.middle = stages(width, level, 2)
+        for level, width in reversed(list(enumerate(widths))):
+            self.up.append(stages(2 * width, level, blocks))
+            self.leave.append(double(width, widths[level - 1]) if level else nn.Identity())
+        self.head = nn.Sequential(group_norm(width), nn.SiLU(), zero(nn.Conv2d(width, folded, 3, padding=1)))
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tokens | None = None) -> Tensor:
         if x_t.shape[-1] % self.multiple or x_t.shape[-2] % self.multiple:
@@ -108,15 +93,16 @@ class UNet(nn.Module):
                 else "This UNet was built without a condition (d_cond); call it without."
             )
         emb = self.time(t)
-        x, skips = self.stem(F.pixel_unshuffle(x_t, self.patch)), []
-        for layer in self.down:
-            x = layer(x, emb, cond)
-            if isinstance(layer, Stage):
+        x, skips = F.pixel_unshuffle(x_t, self.patch), []
+        for enter, stages in zip(self.enter, self.down, strict=True):
+            x = enter(x)
+            for stage in stages.children():
+                x = stage(x, emb, cond)
                 skips.append(x)
-        for layer in self.middle:
-            x = layer(x, emb, cond)
-        for layer in self.up:
-            if isinstance(layer, Stage):
-                x = torch.cat([x, skips.pop()], dim=1)
-            x = layer(x, emb, cond)
+        for stage in self.middle:
+            x = stage(x, emb, cond)
+        for stages, leave in zip(self.up, self.leave, strict=True):
+            for stage in stages.children():
+                x = stage(torch.cat([x, skips.pop()], dim=1), emb, cond)
+            x = leave(x)
         return F.pixel_shuffle(self.head(x), self.patch)

@@ -96,8 +96,8 @@ def test_fresh_weights_depend_on_the_seed_alone():
     torch.manual_seed(1)
     one, state = SMALL.denoiser(), torch.random.get_rng_state()
     torch.manual_seed(2)
-    assert torch.equal(one.net.stem.weight, SMALL.denoiser().net.stem.weight)
-    assert not torch.equal(one.net.stem.weight, replace(SMALL, seed=5).denoiser().net.stem.weight)
+    assert torch.equal(one.net.enter[0].weight, SMALL.denoiser().net.enter[0].weight)
+    assert not torch.equal(one.net.enter[0].weight, replace(SMALL, seed=5).denoiser().net.enter[0].weight)
     torch.manual_seed(1)
     assert torch.equal(torch.random.get_rng_state(), state)  # and leave the caller's random numbers alone
 

@@ -294,7 +294,7 @@ def test_the_seed_decides_everything():
     for seed in (0, 0, 1):
         learner = unet_learner()
         finish(run(learner, 3, seed=seed))
-        final.append(learner.net.net.stem.weight.detach())
+        final.append(learner.net.net.enter[0].weight.detach())
     assert torch.equal(final[0], final[1])
     assert not torch.equal(final[0], final[2])
 
