@@ -118,15 +118,16 @@ def _page(asked: Exercise, outcome: Outcome, trouble: str) -> Page:
     below = f"The cells below use {whose}." + ("" if outcome.passed else f' `hint("{asked.id}")` gives a hint.')
     failure = next((call.reply.failure for call in outcome.calls if call.reply.failure), None)
     printed = next((call.reply.printed for call in outcome.calls if call.reply.printed), "")
+    warned = next((call.reply.warned for call in outcome.calls if call.reply.warned), "")
     folded = [
         *([("Where your function stopped", failure.trace)] if failure and not outcome.untried else []),
         *([("What your function printed at its first call", printed)] if printed else []),
     ]
     return Page(
         _heading(asked, state),
-        list(filter(None, [outcome.sentence])),
+        list(filter(None, [outcome.sentence, outcome.note])),
         [] if outcome.untried else [(MARKS[row.passed], row.text) for row in outcome.rows],
-        after=list(filter(None, [below, trouble])),
+        after=list(filter(None, [warned and f"Python warns: {warned}", below, trouble])),
         folded=folded,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from ddpm_edu.exercises.declare import Exercise
+from ddpm_edu.exercises.declare import Exercise, catalogue
 
 PREAMBLE = """\
 import math
@@ -60,9 +60,8 @@ def foreign_names(function: Callable[..., Any]) -> list[str]:
     code = code_of(function)
     if code is None or Path(code.co_filename).is_file():
         return []
-    source = "".join(linecache.getlines(code.co_filename))
     try:
-        cell = symtable.symtable(source, "cell", "exec")
+        cell = symtable.symtable(_source(function), "cell", "exec")
     except SyntaxError:  # a cell with magics: left to run as it is
         return []
     own = {symbol.get_name() for symbol in cell.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
@@ -71,9 +70,40 @@ def foreign_names(function: Callable[..., Any]) -> list[str]:
     return sorted({name for name in used if name not in own | preamble() and name in elsewhere})
 
 
+def fault_of_names(exercise: Exercise, function: Callable[..., Any]) -> str | None:
+    """The sentence on what the function takes from other cells; None when it takes nothing."""
+    names = foreign_names(function)
+    if not names:
+        return None
+    session = function.__globals__
+    given = [f"`{name}`" for name in exercise.parameters]
+    for node in ast.walk(ast.parse(_source(function))):
+        match node:
+            case ast.Attribute(ast.Name(name), argument) if name in names and argument in exercise.parameters:
+                return f"`{argument}` is an argument: use it, not `{name}.{argument}`, which grading does not have."
+    quoted, it = ", ".join(f"`{name}`" for name in names), "it" if len(names) == 1 else "them"
+    answers = {other.name for other in catalogue()}
+    if all(name not in answers and _made_in(session, session[name]) for name in names):
+        return f"Your function uses {quoted} from another cell: grading sees this cell alone, so move {it} here."
+    come = "comes" if len(names) == 1 else "come"
+    alone = f"the argument{'s' if len(given) > 1 else ''} {', '.join(given)} alone"
+    return f"{quoted} {come} from another cell, and grading does not have {it}. Write what you need here, from {alone}."
+
+
+def _made_in(session: dict[str, Any], value: Any) -> bool:
+    """Is it a constant, or a function or class that the notebook itself defines, and so easily moved?"""
+    return isinstance(value, int | float | str) or getattr(value, "__module__", None) == session.get("__name__")
+
+
 def code_of(function: Callable[..., Any]) -> CodeType | None:
     """The function's code; None where there is none (a class, a method written in C, a functools.partial)."""
     return getattr(inspect.unwrap(function), "__code__", None)
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """The source of the function's cell."""
+    code = code_of(function)
+    return "".join(linecache.getlines(code.co_filename)) if code else ""
 
 
 def _globals_used(scope: symtable.SymbolTable) -> Iterator[str]:

@@ -105,6 +105,18 @@ def coefficients_swapped(x_prev, t, eps, beta):
     return beta_t.sqrt() * x_prev + (1 - beta_t).sqrt() * eps
 
 
+@q_step.mistake(
+    "You added beta_t eps to x_prev as it was. x_prev shrinks by sqrt(1 - beta_t), and the noise takes sqrt(beta_t)."
+)
+def not_shrunk_and_no_root(x_prev, t, eps, beta):
+    return x_prev + along(beta[t], x_prev) * eps
+
+
+@q_step.mistake("You subtracted the noise. Its sign would not matter to a histogram, but in eq. 2 a sample adds it.")
+def noise_subtracted(x_prev, t, eps, beta):
+    return q_step(x_prev, t, -eps, beta)
+
+
 @q_step.mistake("You returned the mean of q(x_t | x_{t-1}). A sample also has its noise, sqrt(beta_t) eps.")
 def mean_alone(x_prev, t, eps, beta):
     return (1 - along(beta[t], x_prev)).sqrt() * x_prev
@@ -229,6 +241,18 @@ def jump_coefficients_swapped(x_0, t, eps, alpha_bar):
     return q_sample(eps, t, x_0, alpha_bar)
 
 
+@q_sample.mistake("You left x_0 as it is: it shrinks by sqrt(alpha_bar_t), so that next to nothing is left of it at T.")
+def x_0_not_shrunk(x_0, t, eps, alpha_bar):
+    return x_0 + along(1 - alpha_bar[t], x_0).sqrt() * eps
+
+
+@q_sample.mistake(
+    "You subtracted the noise. x_t = a x_0 + b eps adds it: whoever predicts eps later must find it with this sign."
+)
+def jump_noise_subtracted(x_0, t, eps, alpha_bar):
+    return q_sample(x_0, t, -eps, alpha_bar)
+
+
 @q_sample.mistake("You returned the mean of q(x_t | x_0). A sample also has its noise, sqrt(1 - alpha_bar_t) eps.")
 def jump_mean_alone(x_0, t, eps, alpha_bar):
     return along(alpha_bar[t], x_0).sqrt() * x_0
@@ -332,6 +356,27 @@ def sum_of_betas(betas):
 
 
 @make_alpha_bar.mistake(
+    "You took the running sum of alpha_t. It grows past 1; what is left after each step is a product."
+)
+def sum_of_alphas(betas):
+    return torch.cat([torch.ones(1), torch.cumsum(1 - betas, dim=0)])
+
+
+@make_alpha_bar.mistake(
+    "You took one minus the product of the betas. It is the other way round: the product of all 1 - beta_t."
+)
+def one_minus_product(betas):
+    return torch.cat([torch.ones(1), 1 - torch.cumprod(betas, dim=0)])
+
+
+@make_alpha_bar.mistake(
+    "exp(-sum of betas) is the limit of many tiny steps. Here each step keeps 1 - beta_t exactly: multiply those."
+)
+def exponential_of_sum(betas):
+    return torch.cat([torch.ones(1), torch.exp(-torch.cumsum(betas, dim=0))])
+
+
+@make_alpha_bar.mistake(
     "You returned alpha_t, each step's own factor. alpha_bar_t is the product of all factors up to t."
 )
 def not_cumulative(betas):
@@ -388,7 +433,7 @@ def cosine_betas(T: int) -> Tensor:
 
 
 def cosine(T: int, s: float = 0.008, power: int = 2, angle: float = math.pi / 2, most: float = 0.999) -> Tensor:
-    """The schedule with its parts exposed, for the mistakes."""
+    """The schedule with its parts exposed, for the mistakes; most=1.0 leaves the clip out."""
     f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * angle) ** power
     return (1 - f[1:] / f[:-1]).clamp(max=most).float()
 
@@ -448,6 +493,13 @@ def alphas(T):
 
 
 @cosine_betas.mistake(
+    "You clipped the ratio, which is alpha_t. Take one minus the ratio first, then clip that: beta_t."
+)
+def alphas_clipped(T):
+    return (1 - cosine(T, most=1.0)).clamp(max=0.999)
+
+
+@cosine_betas.mistake(
     "You took the difference of two neighbours. beta_t is what is lost of alpha_bar_{t-1}: one minus their ratio."
 )
 def difference_of_neighbours(T):
@@ -461,6 +513,50 @@ def difference_of_neighbours(T):
 def ratio_upside_down(T):
     alpha = 1 - cosine(T, most=1.0)
     return (1 - 1 / alpha).clamp(max=0.999)
+
+
+@cosine_betas.mistake(
+    "You took the loss as a share of alpha_bar_t, what is left after the step. It is one of alpha_bar_{t-1}, before it."
+)
+def share_of_what_is_left(T):
+    return (1 / (1 - cosine(T, most=1.0)) - 1).clamp(max=0.999)
+
+
+@cosine_betas.mistake(
+    "The ratio is upside down, and so above 1 at every t: the clip then makes all of it 0.999. Take one minus the "
+    "ratio of the smaller to the larger."
+)
+def ratio_all_clipped(T):
+    return torch.full((T,), 0.999)
+
+
+@cosine_betas.mistake(
+    "The ratio is upside down: one minus it is negative at every t, and a clip from below turns all of it to 0."
+)
+def ratio_clipped_to_zero(T):
+    return torch.zeros(T)
+
+
+@cosine_betas.mistake(
+    "You returned 1 - alpha_bar_t, the noise of all t steps together. beta_t is that of step t alone."
+)
+def noise_of_all_steps(T):
+    return (1 - (1 - cosine(T, most=1.0)).cumprod(0)).clamp(max=0.999)
+
+
+@cosine_betas.mistake("pi / 2 is missing: the cosine must reach 0 at t = T, and its angle there is now 1.")
+def no_half_pi(T):
+    return cosine(T, angle=1.0)
+
+
+@cosine_betas.mistake("Your angle runs to pi. It should end at pi / 2, where the cosine first is 0.")
+def whole_pi(T):
+    return cosine(T, angle=math.pi)
+
+
+@cosine_betas.mistake("You used t where t / T belongs: the angle runs through many turns instead of a quarter of one.")
+def t_not_divided(T):
+    return cosine(T, s=0.008 / T, angle=math.pi / 2 * (T + 0.008) / 1.008)
 
 
 @cosine_betas.mistake("alpha_bar is needed at T + 1 times, 0 to T: from T of them come only T - 1 ratios.")
@@ -516,13 +612,13 @@ def test_denoise_at_the_ends(student, rng):
 
 @denoise_gaussian.check
 def test_denoise_is_the_best_guess(student, rng):
-    """its error on samples has nothing to do with x_t, as that of the best guess must"""
-    alpha_bar = torch.tensor([1.0, 0.5])
-    x_0, eps = 1.3 + 0.5 * normal(rng, 2, 4000), normal(rng, 2, 4000)
-    x_t = alpha_bar[1].sqrt() * (x_0 + eps)
-    error = x_0 - student.denoise_gaussian(x_t, torch.tensor([1, 1]), alpha_bar, 1.3, 0.5)
-    for linked in (error, error * (x_t - x_t.mean())):
-        assert linked.mean().abs() < 6 * linked.std() / linked.numel() ** 0.5  # 6 standard errors
+    """at small, middle and large t its error has nothing to do with x_t, as that of the best guess must"""
+    alpha_bar, t = torch.tensor([1.0, 0.8, 0.5, 0.2]), torch.tensor([2, 1, 3])
+    x_0, eps = 1.3 + 1.5 * normal(rng, 3, 4000), normal(rng, 3, 4000)
+    x_t = q_sample(x_0, t, eps, alpha_bar)
+    error = x_0 - student.denoise_gaussian(x_t, t, alpha_bar, 1.3, 1.5)
+    for linked in (error, error * (x_t - x_t.mean(1, keepdim=True))):
+        assert (linked.mean(1).abs() < 6 * linked.std(1) / 4000**0.5).all()  # 6 standard errors
 
 
 @denoise_gaussian.mistake(
@@ -583,6 +679,58 @@ def noise_deviation_in_variance(x_t, t, alpha_bar, m, s):
 def no_root_in_gain(x_t, t, alpha_bar, m, s):
     a_bar = along(alpha_bar[t], x_t)
     return m + a_bar * s**2 / (a_bar**2 * s**2 + 1 - a_bar) * (x_t - a_bar * m)
+
+
+@denoise_gaussian.mistake(
+    "Your gain has s^2 above. Cov(x_0, x_t) is sqrt(alpha_bar_t) s^2: x_t holds x_0 shrunk by that root."
+)
+def covariance_not_shrunk(x_t, t, alpha_bar, m, s):
+    a_bar = along(alpha_bar[t], x_t)
+    return m + s**2 / (a_bar * s**2 + 1 - a_bar) * (x_t - a_bar.sqrt() * m)
+
+
+@denoise_gaussian.mistake(
+    "In Var(x_t) you multiplied s^2 by sqrt(alpha_bar_t). A variance takes the factor squared: alpha_bar_t s^2."
+)
+def signal_deviation_in_variance(x_t, t, alpha_bar, m, s):
+    a_bar = along(alpha_bar[t], x_t)
+    return m + a_bar.sqrt() * s**2 / (a_bar.sqrt() * s**2 + 1 - a_bar) * (x_t - a_bar.sqrt() * m)
+
+
+@denoise_gaussian.mistake(
+    "You started from sqrt(alpha_bar_t) m, the mean of x_t. The guess is about x_0, and starts from its mean, m."
+)
+def starts_from_mean_of_x_t(x_t, t, alpha_bar, m, s):
+    return denoise_gaussian(x_t, t, alpha_bar, m, s) + (along(alpha_bar[t], x_t).sqrt() - 1) * m
+
+
+@denoise_gaussian.mistake("s is missing: your gain is right for data of variance 1 only. Var(x_0) is s^2.")
+def unit_variance(x_t, t, alpha_bar, m, s):
+    return denoise_gaussian(x_t, t, alpha_bar, m, 1.0)
+
+
+@denoise_gaussian.mistake("You returned the best guess of the noise, E[eps | x_t]. Asked for is that of the data, x_0.")
+def noise_guessed(x_t, t, alpha_bar, m, s):
+    a_bar = along(alpha_bar[t], x_t)
+    return (x_t - a_bar.sqrt() * denoise_gaussian(x_t, t, alpha_bar, m, s)) / (1 - a_bar).sqrt()
+
+
+@denoise_gaussian.mistake(
+    "alpha_bar_t and 1 - alpha_bar_t have changed places: the first belongs to the data, the second to the noise."
+)
+def signal_and_noise_swapped(x_t, t, alpha_bar, m, s):
+    return denoise_gaussian(x_t, t, 1 - alpha_bar, m, s)
+
+
+@denoise_gaussian.mistake(FIRST_FOR_ALL)
+def denoise_first_for_all(x_t, t, alpha_bar, m, s):
+    return denoise_gaussian(x_t, t[:1].expand_as(t), alpha_bar, m, s)
+
+
+@denoise_gaussian.mistake(POINTS_ONLY)
+def denoise_points_only(x_t, t, alpha_bar, m, s):
+    a_bar = alpha_bar[t][:, None]
+    return m + a_bar.sqrt() * s**2 / (a_bar * s**2 + 1 - a_bar) * (x_t - a_bar.sqrt() * m)
 
 
 @denoise_gaussian.mistake(INDEX_BEFORE)

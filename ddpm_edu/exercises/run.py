@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -15,9 +15,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from ddpm_edu.exercises.cell import foreign_names
+from ddpm_edu.exercises.cell import fault_of_names
 from ddpm_edu.exercises.declare import Exercise, Mistake
 from ddpm_edu.exercises.diagnose import describe_failure, name_mistake
+from ddpm_edu.exercises.speed import slow
 from ddpm_edu.exercises.student import Call, Reply, Student, here
 
 _CONFIG = Path(__file__).with_name("checks.ini")
@@ -33,21 +34,30 @@ _ARGS += [word for name in _OFF for word in ("-p", f"no:{name}")]
 
 @dataclass(frozen=True)
 class Row:
-    """One check: what it says of itself, whether it passed (None: it was not run), and the calls it made."""
+    """One check: what it says of itself, whether it passed (None: it had no value to judge), and the calls it made."""
 
     text: str
     passed: bool | None
     calls: tuple[Call, ...] = ()
 
+    @property
+    def stopped(self) -> bool:
+        """Did the answer raise, so that the check had nothing to judge?"""
+        return any(call.reply.failure for call in self.calls)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the checks found. `sentence` is what the learner reads first, empty when everything passed."""
+    """What the checks found. `sentence` is what the learner reads first, empty when everything passed.
+
+    `note` is advice on an answer that passed.
+    """
 
     rows: tuple[Row, ...]
     sentence: str = ""
     mistake: Mistake | None = None
     untried: bool = False
+    note: str = ""
 
     @property
     def passed(self) -> bool:
@@ -63,7 +73,10 @@ def attempt(exercise: Exercise, answer: Any, seed: int = 0) -> Outcome:
     if fault := _fault_of_function(exercise, answer):
         return Outcome(tuple(Row(_says(test), None) for test in exercise.checks), fault)
     with torch.random.fork_rng(devices=[]):  # what the answer draws must not shift the notebook's own random numbers
-        return judge(exercise, here(answer), seed)
+        outcome = judge(exercise, here(answer), seed)
+        if outcome.passed and slow(exercise, answer, outcome.calls):
+            return replace(outcome, note="Right, but slow: broadcast over the batch, or the cells below take minutes.")
+        return outcome
 
 
 def judge(exercise: Exercise, call: Callable[..., Reply], seed: int) -> Outcome:
@@ -74,10 +87,12 @@ def judge(exercise: Exercise, call: Callable[..., Reply], seed: int) -> Outcome:
         return Outcome(rows)
     if any(c.reply.failure and c.reply.failure.untried for c in failed.calls):
         return Outcome(rows, "Not attempted yet: replace `raise NotImplementedError` by your answer.", untried=True)
-    mistake = name_mistake(exercise, [c for row in rows for c in row.calls], failed.calls)
-    return Outcome(
-        rows, mistake.sentence if mistake else describe_failure(exercise, failed.calls, failed.text), mistake
-    )
+    calls = [c for row in rows for c in row.calls]
+    mistake = name_mistake(exercise, calls, failed.calls)
+    sentence = mistake.sentence if mistake else describe_failure(exercise, call, calls, failed.calls)
+    # where a later check, too, was met by an exception, nothing is known of what it asks
+    seen = tuple(replace(row, passed=None) if row.stopped and row is not failed else row for row in rows)
+    return Outcome(seen, sentence, mistake)
 
 
 def run_checks(exercise: Exercise, call: Callable[..., Reply], seed: int) -> tuple[Row, ...]:
@@ -164,10 +179,7 @@ def _fault_of_function(exercise: Exercise, answer: Any) -> str | None:
         return f"Your function needs more than it is given: it is called as `{wanted}`."
     if sorted(given[: len(need)]) == sorted(need) and given[: len(need)] != need:
         return f"Your function takes its arguments in another order: it is called as `{wanted}`."
-    if foreign := foreign_names(answer):
-        names = ", ".join(f"`{name}`" for name in foreign)
-        return f"Your function uses {names} from another cell: grading sees this cell alone, so move it here."
-    return None
+    return fault_of_names(exercise, answer)
 
 
 @contextmanager

@@ -68,16 +68,24 @@ def same(got: Any, need: Any, rtol: float = RTOL) -> bool:
     """Equal plain data: numbers within `rtol` of their own size or of the tensor's mean size, the rest exactly."""
     if number(got) and number(need):
         got, need = (torch.as_tensor(value).to(torch.float64) for value in (got, need))
-        if got.shape != need.shape:
-            return False
-        finite = need[need.isfinite()]
-        size = finite.square().mean().sqrt().item() if finite.numel() else 0.0
-        return torch.allclose(got, need, rtol=rtol, atol=rtol * size, equal_nan=True)
+        return got.shape == need.shape and bool(near(got, need, rtol).all())
     if isinstance(got, list) and isinstance(need, list | tuple):
         return len(got) == len(need) and all(same(a, b, rtol) for a, b in zip(got, need, strict=True))
     if isinstance(got, dict) and isinstance(need, dict):
         return got.keys() == need.keys() and all(same(got[key], need[key], rtol) for key in need)
     return type(got) is type(need) and got == need
+
+
+def near(got: Tensor, need: Tensor, rtol: float = RTOL) -> Tensor:
+    """Where two tensors of one shape agree within `rtol` of their own size or of the mean size of `need`."""
+    got, need = got.to(torch.float64), need.to(torch.float64)
+    return torch.isclose(got, need, rtol=rtol, atol=rtol * size(need), equal_nan=True)
+
+
+def size(values: Tensor) -> float:
+    """The mean size (root mean square) of what is finite in a tensor; 0 where nothing is."""
+    finite = values[values.isfinite()].to(torch.float64)
+    return finite.square().mean().sqrt().item() if finite.numel() else 0.0
 
 
 def agree(got: Any, need: Any, rtol: float = RTOL) -> None:
@@ -86,11 +94,12 @@ def agree(got: Any, need: Any, rtol: float = RTOL) -> None:
 
 
 def describe(value: Any) -> str:
-    """A plain value's kind in words: "a tensor of shape (4, 2)", "a list of 3", "a generator"."""
+    """A plain value's kind in words: "a tensor of shape (4, 2)", "a list or tuple of 3", "a generator"."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a tensor of one number, shape ()"
     if isinstance(value, list | dict):
-        return f"a {type(value).__name__} of {len(value)}"
+        kind = "dict" if isinstance(value, dict) else "list or tuple"
+        return f"a {kind} of {len(value)}"
     name = value.type if isinstance(value, Opaque) else type(value).__name__
     return "None" if value is None else f"a{'n' if name[0] in 'aeio' else ''} {name}"
 
@@ -105,10 +114,8 @@ def fault_of_form(got: Any, need: Any) -> str | None:
     if isinstance(need, Tensor) and number(got):
         got = torch.as_tensor(got)
         if got.shape != need.shape:
-            return (
-                f"You returned shape {tuple(got.shape)}, needed is {tuple(need.shape)}"
-                f"{_cause_of_shape(tuple(got.shape), tuple(need.shape))}."
-            )
+            cause = _cause_of_shape(tuple(got.shape), tuple(need.shape))
+            return _sentence(f"You returned shape {tuple(got.shape)}, needed is {tuple(need.shape)}{cause}")
         if need.is_floating_point() and not got.is_floating_point() and got.ndim:
             return (
                 f"You returned numbers of type {_dtype(got)}, needed are {_dtype(need)}: a float was lost on the way."
@@ -130,7 +137,10 @@ def fault_of_form(got: Any, need: Any) -> str | None:
         return next((fault for key in need if (fault := fault_of_form(got[key], need[key]))), None)
     if type(got) is type(need):
         return None
-    return f"You returned {describe(got)}, needed is {describe(plain(need))}{_CAUSE_OF_TYPE.get(_type(got), '')}."
+    cause = _CAUSE_OF_TYPE.get(_type(got), "")
+    if isinstance(got, list) and len(got) == 1 and number(got[0]):
+        cause = ": is there a stray comma behind the return value, or are there brackets around it?"
+    return _sentence(f"You returned {describe(got)}, needed is {describe(plain(need))}{cause}")
 
 
 def like(got: Any, need: Any) -> Any:
@@ -154,6 +164,10 @@ _CAUSE_OF_TYPE = {
     "ellipsis": ": the `...` still stands for your answer",
     "list": ": make one tensor of it with `torch.stack(...)` or `torch.tensor(...)`",
 }
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith("?") else f"{words}."
 
 
 def _type(value: Any) -> str:

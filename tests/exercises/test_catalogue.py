@@ -5,13 +5,14 @@ All of it on one seed, then the reference and the mistakes on others, as a class
 
 from __future__ import annotations
 
+import linecache
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from ddpm_edu.exercises import PREAMBLE, agree, attempt, catalogue, hint, solution, stub
+from ddpm_edu.exercises import PREAMBLE, agree, attempt, catalogue, find, hint, solution, stub
 from ddpm_edu.exercises.declare import Exercise
 from ddpm_edu.exercises.nb07 import CAUSES, FAULTS, SYMPTOMS, diagnose
 from ddpm_edu.exercises.student import here
@@ -295,6 +296,77 @@ def test_right_answers_written_another_way_pass(exercise: Exercise):
         for seed in (0, 1, 2):
             outcome = attempt(exercise, answer, seed)
             assert outcome.passed, f"variant {i}, seed {seed}: {outcome.sentence}"
+
+
+BETA = "b = beta[t].view(-1, *[1] * (x_prev.ndim - 1))"
+SIGNAL = "ab = alpha_bar[t].view(-1, *[1] * (x_t.ndim - 1)); a = ab.sqrt(); b = (1 - ab).sqrt()"
+F = "f = torch.cos((torch.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2; a = f / f[0]"
+
+# Wrong answers as learners write them, in float32 and in their own order, and words of the sentence they get.
+WRITTEN = [
+    ("05.1", [BETA, "return x_prev + b * eps"], "as it was"),
+    ("05.1", [BETA, "return (1 - b).sqrt() * x_prev - b.sqrt() * eps"], "You subtracted the noise"),
+    ("05.1", [BETA, "return (1 - b).sqrt() * x_prev + b.sqrt() * torch.randn_like(eps)"], "another result each time"),
+    ("05.1", ["return (1 - beta).sqrt() * x_prev + beta.sqrt() * eps"], "`beta` has T + 1 entries, one a time"),
+    ("05.1", ["b = beta[:, None, None]", "return b * x_prev"], "(4, 2): `beta` has T + 1 entries"),
+    ("05.1", ["return math.sqrt(1 - beta[t]) * x_prev"], "`math.sqrt` takes one number: use `torch.sqrt`"),
+    ("05.1", ["return beta[int(t)] * x_prev"], "scalars. A tensor of many numbers stands where Python wants one"),
+    ("05.1", ["b = beta[t].unsqueeze(1)", "return (1 - b) * x_prev + b * b * eps"], "none of the mistakes known"),
+    ("05.1", ["b = beta[t].view(-1, 1, 1)", "return b * x_prev"], "as many axes as x has"),
+    ("05.2", ["ab = alpha_bar[t].view(-1, *[1] * (x_0.ndim - 1))", "return x_0 + (1 - ab).sqrt() * eps"], "left x_0"),
+    ("05.3", ["return torch.cat([torch.ones(1), (1 - betas).cumsum(0)])"], "running sum of alpha_t"),
+    ("05.3", ["return torch.cat([torch.ones(1), 1 - betas.cumprod(0)])"], "one minus the product"),
+    ("05.3", ["return torch.exp(-torch.cat([torch.zeros(1), betas]).cumsum(0))"], "exp(-sum of betas)"),
+    ("05.3", ["return torch.cat([torch.ones(1), 1 - betas ** 2])"], "Entry 0 is right, later entries are not"),
+    ("05.4", [F, "return (1 - a[:-1] / a[1:]).clamp(max=0.999)"], "alpha_bar_{t-1} is the larger"),
+    ("05.4", [F, "return (1 - a[:-1] / a[1:]).clamp(0, 0.999)"], "turns all of it to 0"),
+    ("05.4", [F, "return (a[:-1] / a[1:] - 1).clamp(0, 0.999)"], "as a share of alpha_bar_t"),
+    ("05.4", [F, "return (a[:-1] / a[1:]).clamp(max=0.999)"], "above 1 at every t"),
+    ("05.4", [F, "return (a[1:] / a[:-1]).clamp(max=0.999)"], "You clipped the ratio"),
+    ("05.4", [F, "return 1 - (1 - a[1:] / a[:-1]).clamp(max=0.999)"], "You returned alpha_t"),
+    ("05.4", [F, "return (1 - a[1:]).clamp(max=0.999)"], "noise of all t steps"),
+    ("05.4", [F, "return 1 - a[1:] / a[:-1]"], "The clip is missing"),
+    ("05.4", [F.replace(" * math.pi / 2", ""), "return (1 - a[1:] / a[:-1]).clamp(max=0.999)"], "pi / 2 is missing"),
+    ("05.4", [F.replace("math.pi / 2", "math.pi"), "return (1 - a[1:] / a[:-1]).clamp(max=0.999)"], "runs to pi"),
+    ("05.4", [F.replace(" / T", ""), "return (1 - a[1:] / a[:-1]).clamp(max=0.999)"], "where t / T belongs"),
+    ("05.4", [F.replace("torch.cos", "math.cos"), "return a"], "`math.cos` takes one number: use `torch.cos`"),
+    ("05.5", [SIGNAL, "return m + s**2 / (ab * s**2 + b * b) * (x_t - a * m)"], "Your gain has s^2 above"),
+    ("05.5", [SIGNAL, "return m + a * s**2 / (a * s**2 + b * b) * (x_t - a * m)"], "takes the factor squared"),
+    ("05.5", [SIGNAL, "return a * m + a * s**2 / (ab * s**2 + b * b) * (x_t - a * m)"], "starts from its mean, m"),
+    ("05.5", [SIGNAL, "return m + a * (x_t - a * m)"], "variance 1 only"),
+    ("05.5", [SIGNAL, "return m + b * s**2 / (b * b * s**2 + ab) * (x_t - b * m)"], "have changed places"),
+    ("05.5", [SIGNAL, "return b / (ab * s**2 + b * b) * (x_t - a * m)"], "best guess of the noise"),
+    ("05.5", [SIGNAL.replace("*[1] * (x_t.ndim - 1)", "1"), "return m + a * s**2 / (ab * s**2 + b * b) * (x_t - a * m)"
+              ], "serve points"),
+    ("07.2", ["return (beta[t] / (1 - alpha_bar[t]).sqrt())[:, None] * eps"], "(b, 1, 1, 1) for images"),
+    ("07.2", ["return (beta[t] / (1 - alpha_bar).sqrt())[:, None] * eps"], "pick with `alpha_bar[t]`"),
+    ("07.3", ["return 3 * ((eps - eps_pred) ** 2).mean()"], "Your result is 3 times what it should be"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("id", "lines", "words"), WRITTEN)
+def test_what_learners_write_gets_its_sentence(id, lines, words):
+    asked = find(id)
+    source = "\n    ".join([f"def {asked.name}({', '.join(asked.parameters)}):", *lines]) + "\n"
+    name = f"<cell of {id}: {lines[-1]}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    names: dict = {}
+    exec(PREAMBLE, names)
+    exec(compile(source, name, "exec"), names)
+    outcome = attempt(asked, names[asked.name])
+    assert not outcome.passed
+    assert words in outcome.sentence
+
+
+def test_the_third_check_of_05_5_tells_apart_at_a_middle_t():
+    """Where alpha_bar is 1/2 it could not: signal and noise are alike there, and a root changes little."""
+    asked = find("05.5")
+    for name in ("signal_deviation_in_variance", "signal_and_noise_swapped", "unit_variance"):
+        wrong = next(mistake.function for mistake in asked.mistakes if mistake.name == name)
+        for seed in range(3):
+            assert attempt(asked, wrong, seed).rows[2].passed is False, name
+    for seed in range(30):
+        assert attempt(asked, asked.reference, seed).passed
 
 
 @each

@@ -220,6 +220,7 @@ class HostileTensor(torch.Tensor):
         (lambda: np.ones((4, 3)), "torch.from_numpy"),
         (lambda: [0] * 10**6, "torch.stack"),
         (lambda: [[1.0, 2.0]], "torch.stack"),
+        (lambda: (torch.ones(4, 3),), "stray comma behind the return value"),
         (lambda: (x for x in count()), "yield"),
         (lambda: torch.ones, "call it with ()"),
         (lambda: lambda: 1, "call it with ()"),
@@ -249,13 +250,190 @@ class HostileTensor(torch.Tensor):
 def test_any_returned_value_gets_a_sentence(make, words):
     said = sentence(lambda x, y, w: make())
     assert words in said, said
+    assert said.endswith((".", "?"))
+    assert not said.endswith(("?.", ".."))
 
 
 def test_what_the_values_look_like_is_said():
     assert "argument `y`" in sentence(lambda x, y, w: y)
     assert "sign" in sentence(lambda x, y, w: -blend(x, y, w))
-    assert "its own t" in sentence(lambda x, y, w: blend(x, y, w[:1].expand_as(w)))
-    assert sentence(lambda x, y, w: blend(x, y, w) + x) == "Not yet true of yours: blends points and images."
+    assert "its own `w`" in sentence(lambda x, y, w: blend(x, y, w[:1].expand_as(w)))
+    assert sentence(lambda x, y, w: blend(x, y, w) + x * x) == (
+        "Not right yet, and like none of the mistakes known here: try the hint."
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x, y, w: 2.5 * blend(x, y, w), "Your result is 2.5 times what it should be, everywhere."),
+        (lambda x, y, w: blend(x, y, w) - 0.3, "Your result is off by the same number everywhere."),
+        (lambda x, y, w: blend(x, y, w).abs(), "Every value has the right size, but some have the wrong sign."),
+        (
+            lambda x, y, w: blend(x, y, w if x.ndim == 2 else w**2),
+            "Your result is right for shape (3, 2) and (4, 3), and wrong for (4, 2, 4, 4).",
+        ),
+        (
+            lambda x, y, w: blend(x, y, w) + (w > w.median()).float().view(-1, *[1] * (x.ndim - 1)) * x * x,
+            "Your result is right for small `w`, and wrong for large `w`.",
+        ),
+        (
+            lambda x, y, w: blend(x, y, w) + (w <= w.median()).float().view(-1, *[1] * (x.ndim - 1)) * x * x,
+            "Your result is right for large `w`, and wrong for small `w`.",
+        ),
+    ],
+)
+def test_a_simple_relation_to_the_right_values_is_said(answer, words):
+    """In the second check all w are alike, so what is wrong there for some must be wrong for all."""
+    assert sentence(answer) == words
+
+
+def test_a_single_number_is_not_called_a_multiple():
+    """One number always is a multiple of another, and by how much would give it away."""
+    one = Exercise("99.5", "One", blend, hints=())
+
+    @one.check
+    def test_one(student, rng):
+        """one number"""
+        x = torch.rand(1, 1, generator=rng)
+        agree(student.blend(x, x, torch.ones(1)), x)
+
+    assert "times" not in attempt(one, lambda x, y, w: 2 * x).sentence
+
+
+def running(betas: Tensor) -> Tensor:
+    """The running product."""
+    return betas.cumprod(0)
+
+
+def test_samples_are_only_spoken_of_where_there_are_any():
+    """A vector has entries, and no t of their own."""
+    vector = Exercise("99.6", "A vector", running, hints=())
+
+    @vector.check
+    def test_vector(student, rng):
+        """multiplies"""
+        betas = torch.rand(9, generator=rng)
+        agree(student.running(betas), running(betas))
+
+    def said(answer):
+        return attempt(vector, answer).sentence
+
+    assert said(lambda betas: betas + 0) == "Your function gives back its argument `betas` as it came."
+    assert said(lambda betas: betas + (betas != betas[0])) == (
+        "Entry 0 is right, later entries are not: how do you get from one to the next?"
+    )
+    assert said(lambda betas: torch.cat([running(betas)[:-1], betas[-1:]])) == (
+        "Your result is right for the first entries, and wrong for the last."
+    )
+
+
+def both(t: Tensor, beta: Tensor) -> list[Tensor]:
+    """What is kept and what is added."""
+    return [1 - beta[t], beta[t]]
+
+
+def test_results_and_arguments_of_any_form_get_a_sentence():
+    """A list of tensors has no shape; and a check may call with and without one entry for each sample."""
+    pair = Exercise("99.8", "A pair", both, hints=())
+
+    @pair.check
+    def test_pair(student, rng):
+        """gives both"""
+        t, beta = torch.tensor([1, 3]), torch.rand(5, generator=rng)
+        agree(student.both(t, beta), both(t, beta))
+
+    assert "`beta` has T + 1 entries" in attempt(pair, lambda t, beta: [t * beta, beta]).sentence
+    assert "like none of the mistakes" in attempt(pair, lambda t, beta: [beta[t], beta[t] ** 2]).sentence
+
+    mixed = Exercise("99.9", "Mixed", blend, hints=())
+
+    @mixed.check
+    def test_many(student, rng):
+        """for many w"""
+        x, y, w = (torch.rand(*shape, generator=rng) for shape in [(3, 2), (3, 2), (3,)])
+        agree(student.blend(x, y, w), blend(x, y, w))
+
+    @mixed.check
+    def test_one(student, rng):
+        """for one w"""
+        x, y = torch.rand(3, 2, generator=rng), torch.rand(3, 2, generator=rng)
+        agree(student.blend(x, y, torch.tensor([0.4])), blend(x, y, torch.tensor([0.4])))
+
+    half = torch.tensor([[1.0], [2.0], [3.0]])
+    assert "like none of the mistakes" in attempt(mixed, lambda x, y, w: half * blend(x, y, w)).sentence
+
+
+def test_own_noise_is_said():
+    answer = attempt(toy, lambda x, y, w: blend(x, y, w) + 0.1 * torch.randn_like(x))
+    assert answer.sentence == (
+        "Your function gives another result each time: draw nothing in it, use the noise it is given."
+    )
+
+
+def test_a_mistake_is_named_where_rounding_decides_how_huge_it_is():
+    """The last ratio divides by what is 0 but for rounding: 1e14 with float32, 1e29 with float64."""
+    ratios = Exercise("99.7", "Ratios", running, hints=())
+
+    @ratios.check
+    def test_ratios(student, rng):
+        """ratios"""
+        betas = torch.tensor([0.9, 0.5, 0.2])
+        agree(student.running(betas), running(betas))
+
+    @ratios.mistake("Upside down.")
+    def upside_down(betas):
+        return torch.tensor([2.0, 3.0, -1e29])
+
+    @ratios.mistake("Upside down, and with another sign.")
+    def other_sign(betas):
+        return torch.tensor([2.0, 3.0, 1e29])
+
+    assert attempt(ratios, lambda betas: torch.tensor([2.0, 3.0, -1e14])).mistake.function is upside_down
+    assert attempt(ratios, lambda betas: torch.tensor([2.0, 3.1, -1e14])).mistake is None
+
+
+def test_a_crash_leaves_later_checks_open_and_a_wrong_value_does_not():
+    def stops_on_images(x, y, w):
+        return blend(x, y, w) + (x if x.ndim == 2 else [][0])
+
+    assert [row.passed for row in attempt(toy, lambda x, y, w: [][0]).rows] == [False, None]
+    assert [row.passed for row in attempt(toy, stops_on_images).rows] == [False, False]
+    assert [row.passed for row in attempt(toy, lambda x, y, w: None).rows] == [False, False]
+
+
+def test_a_loop_over_the_batch_passes_with_a_note(capsys):
+    def loop(x, y, w):
+        return torch.stack([blend(*(part[i : i + 1] for part in (x, y, w)))[0] for i in range(len(w))])
+
+    def loops_over_axes(x, y, w):
+        for _ in range(x.ndim - 1):
+            w = w[..., None]
+        return w * x + (1 - w) * y
+
+    def slow_loop(x, y, w):
+        time.sleep(0.001 * len(w))
+        return blend(x, y, w)
+
+    start = time.perf_counter()
+    assert "slow" in attempt(toy, slow_loop).note
+    assert time.perf_counter() - start < 0.5  # 2,000 rows would take 2 s
+    assert check("99.1", loop) is loop
+    shown = capsys.readouterr().out
+    assert "99.1 A toy: passed" in shown
+    assert "Right, but slow: broadcast over the batch" in shown
+    assert attempt(toy, loops_over_axes).note == ""
+    assert attempt(toy, lambda x, y, w: blend(x, y, w) if len(w) < 10 else [][0]).note == ""
+
+
+def test_a_warning_has_a_line_of_its_own(capsys):
+    def answer(x, y, w):
+        return blend(x, y, torch.tensor(w))
+
+    check("99.1", answer)
+    shown = capsys.readouterr().out
+    assert "Python warns: UserWarning: To copy construct from a tensor" in shown
+    assert "What your function printed" not in shown
 
 
 def test_an_exception_is_told_by_its_line_in_the_learners_cell(capsys):
@@ -362,12 +540,44 @@ def test_a_helper_from_another_cell_is_named():
             return widen(w, axes)
         return [share(x.ndim) * x + (size - share(x.ndim)) * y for x in [x]][0] * abs(m.cos(0))
     """
-    helper = {"widen": lambda w, axes: w.view(-1, *[1] * (axes - 1))}
+    source = "def widen(w, axes):\n    return w.view(-1, *[1] * (axes - 1))\n"
+    helper: dict = {"__name__": "__main__"}
+    exec(source, helper)
     answer = from_cell(cell, helper)
     assert foreign_names(answer) == ["widen"]
-    assert "`widen` from another cell" in sentence(answer)
-    whole = "def widen(w, axes):\n    return w.view(-1, *[1] * (axes - 1))\n" + textwrap.dedent(cell)
-    assert attempt(toy, from_cell(whole, helper)).passed
+    assert sentence(answer) == (
+        "Your function uses `widen` from another cell: grading sees this cell alone, so move it here."
+    )
+    assert attempt(toy, from_cell(source + textwrap.dedent(cell), helper)).passed
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("process.w * x", "`w` is an argument: use it, not `process.w`, which grading does not have."),
+        ("process.alpha * x", "`process` comes from another cell, and grading does not have it. Write what you need"),
+        ("noise(x)", "`noise` comes from another cell, and grading does not have it. Write what you need here, from"),
+        ("noise(x) * process.a", "`noise`, `process` come from another cell, and grading does not have them. Write"),
+        ("table[0] * x", "`table` comes from another cell"),
+        ("size * x", "Your function uses `size` from another cell: grading sees this cell alone, so move it here."),
+    ],
+)
+def test_what_cannot_be_moved_is_not_to_be_moved(expression, words):
+    """Only a constant, or a function of the notebook's own, can be moved; what the course gives cannot."""
+    others = {"process": SimpleNamespace(), "noise": blend, "table": torch.ones(3), "size": 3}
+    said = sentence(from_cell(f"def blend(x, y, w):\n    return {expression}\n", others))
+    assert said.startswith(words)
+    assert ("`x`, `y`, `w` alone." in said) == ("Write" in words or "table" in words)
+
+
+def test_another_exercises_answer_is_not_to_be_moved(monkeypatch):
+    """Even where it is the learner's own."""
+    session = {"__name__": "__main__"}
+    exec("def running(x):\n    return x\n", session)
+    answer = from_cell("def blend(x, y, w):\n    return running(x)\n", session)
+    assert "move it here" in sentence(answer)
+    monkeypatch.setitem(exercises.declare._exercises, "99.0", Exercise("99.0", "", running, hints=()))
+    assert "`running` comes from another cell" in sentence(answer)
 
 
 def test_a_name_that_is_nowhere_is_told_by_its_line():
@@ -635,8 +845,9 @@ def test_same_scales_with_the_size():
 def test_form_of_lists_and_dicts():
     need = [torch.ones(2), torch.ones(3)]
     assert fault_of_form([torch.ones(2), torch.ones(3)], need) is None
-    assert "a list of 1" in fault_of_form([torch.ones(2)], need)
+    assert "a list or tuple of 1" in fault_of_form([torch.ones(2)], need)
+    assert "stray comma" not in fault_of_form([torch.ones(2)], need)
     assert "(4,)" in fault_of_form([torch.ones(2), torch.ones(4)], need)
     assert "keys ['b']" in fault_of_form({"b": 1.0}, {"a": 1.0})
-    assert "list of 2" in fault_of_form(torch.ones(2), need)
+    assert "needed is a list or tuple of 2" in fault_of_form(torch.ones(2), need)
     assert "missing" in fault_of_form(torch.ones(4), torch.ones(5))
