@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nbformat
 import numpy as np
 import pytest
 from harness import Lab
+from playwright.sync_api import Page, expect
 
 from ddpm_edu.widgets import Stepper, export_html
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.browser
 
@@ -85,9 +83,14 @@ def test_live(lab: Lab, page: Page):
     caption.get_by_text("t = 480,").wait_for()
     one.locator(".ddpm-forward").click()
     caption.get_by_text("t = 500,").wait_for()
-    one.locator(".ddpm-play button").first.click()
-    caption.get_by_text("t = 560,").wait_for()
-    one.locator(".ddpm-play button").first.click()
+    one.locator(".ddpm-play button").first.click()  # play: no frame stays long enough to be waited for
+    expect(caption).not_to_have_text("t = 500, SNR < ∞")
+    one.locator(".ddpm-play button").first.click()  # pause
+    page.wait_for_timeout(300)
+    paused = caption.text_content()
+    assert int(re.search(r"t = (\d+)", paused)[1]) > 500
+    page.wait_for_timeout(500)
+    assert caption.text_content() == paused
 
     # 3. A second axis; an error stands where the picture would, and goes when it is left.
     two.locator(".ddpm-slider .noUi-handle").focus()
