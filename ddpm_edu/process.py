@@ -198,8 +198,9 @@ class Process:
         """t as a (b,) tensor of integers low..T on the CPU, one a row of x: (b, ...); otherwise says what is wrong."""
         if not x.is_floating_point():
             raise ValueError(f"x must be floating point; got {x.dtype}. Use x.float(), or a codec to encode pictures.")
-        if not isinstance(t, Tensor):
-            t = torch.full((len(x),), t)
+        if not isinstance(t, Tensor):  # a number stands for every row
+            t = torch.as_tensor(t)
+            t = t.expand(len(x)) if t.ndim == 0 else t
         if t.is_floating_point() or t.dtype == torch.bool or t.shape != (len(x),):
             raise ValueError(
                 f"t must hold one integer for each of the {len(x)} rows of x, shape ({len(x)},); "
