@@ -114,8 +114,8 @@ def _heading(asked: Exercise, state: str) -> str:
 
 def _page(asked: Exercise, outcome: Outcome, trouble: str) -> Page:
     state = "passed" if outcome.passed else "not attempted yet" if outcome.untried else "not right yet"
-    whose = "yours" if outcome.passed else "the course's own, so that they run"
-    below = f"The cells below use {whose}." + ("" if outcome.passed else f' `hint("{asked.id}")` gives a hint.')
+    whose = "yours" if outcome.passed else "the course's own, so that the cells below run"
+    below = f"`{asked.name}` is now {whose}." + ("" if outcome.passed else f' `hint("{asked.id}")` gives a hint.')
     failure = next((call.reply.failure for call in outcome.calls if call.reply.failure), None)
     printed = next((call.reply.printed for call in outcome.calls if call.reply.printed), "")
     warned = next((call.reply.warned for call in outcome.calls if call.reply.warned), "")

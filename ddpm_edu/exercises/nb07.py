@@ -55,6 +55,13 @@ def test_x_0_undoes_the_jump(student, rng):
     agree(student.x_0_from_eps(q_sample(x_0, t, eps, alpha_bar), t, eps, alpha_bar), x_0)
 
 
+@x_0_from_eps.mistake(
+    "You left out both square roots: alpha_bar_t and 1 - alpha_bar_t are variances, eq. 4 takes their roots."
+)
+def no_roots_in_recovery(x_t, t, eps, alpha_bar):
+    return (x_t - along(1 - alpha_bar[t], x_t) * eps) / along(alpha_bar[t], x_t)
+
+
 @x_0_from_eps.mistake("You subtracted the noise but did not rescale: what is left is sqrt(alpha_bar_t) x_0.")
 def not_rescaled(x_t, t, eps, alpha_bar):
     return x_t - along(1 - alpha_bar[t], x_t).sqrt() * eps
@@ -187,7 +194,7 @@ def eps_as_last(t, eps, beta, alpha_bar):
     return along(beta[t], eps).sqrt() * eps
 
 
-@last_noise.mistake("That is the expected eps_t, of unit variance. What the step added is sqrt(beta_t) eps_t.")
+@last_noise.mistake("That is the expected eps_t. What the step added is sqrt(beta_t) eps_t.")
 def eps_t_itself(t, eps, beta, alpha_bar):
     return along(beta[t] / (1 - alpha_bar[t]), eps).sqrt() * eps
 
@@ -343,7 +350,7 @@ def halved(eps, eps_pred):
 def elbo_weight(t: Tensor, beta: Tensor, alpha_bar: Tensor) -> Tensor:
     """Compute the weight that the bound gives to the squared noise error at time t (C18):
 
-    KL = |mu_q - mu_theta|^2 / (2 sigma_t^2) = weight * |eps - eps_pred|^2, with sigma_t^2 = beta_t.
+    |mu_q - mu_theta|^2 / (2 sigma_t^2) = weight * |eps - eps_pred|^2, with sigma_t^2 = beta_t.
 
     t: (b,), integers 1..T, each sample its own.
     beta, alpha_bar: (T + 1,), with beta[0] = 0 and alpha_bar[0] = 1.
@@ -376,6 +383,13 @@ def test_weight_favours_small_t(student, rng):
     weight = student.elbo_weight(torch.tensor([1, 10, 100, 1000]), *linear())
     assert 0.49 < weight[0] < 0.51
     assert 0.01 < weight[3] < 0.011
+
+
+@elbo_weight.mistake(
+    "You left out sigma_t^2 = beta_t in the denominator: the squared distance is divided by 2 sigma_t^2."
+)
+def sigma_missing(t, beta, alpha_bar):
+    return elbo_weight(t, beta, alpha_bar) * beta[t]
 
 
 @elbo_weight.mistake("The factor 2 is missing: a Gaussian's log-density has 1 / (2 sigma^2) in it.")

@@ -118,14 +118,14 @@ def test_a_right_answer_comes_back(capsys):
     shown = capsys.readouterr().out
     assert "99.1 A toy: passed" in shown
     assert "✓  blends points and images" in shown
-    assert "The cells below use yours." in shown
+    assert "is now yours." in shown
 
 
 def test_a_wrong_answer_gives_the_reference(capsys):
     assert check("99.1", lambda x, y, w: blend(y, x, w)) is blend
     shown = capsys.readouterr().out
     assert shown.index("You blended the wrong way round.") < shown.index("✗")
-    assert "The cells below use the course's own" in shown
+    assert "is now the course's own" in shown
     assert "assert" not in shown
 
 
