@@ -95,6 +95,8 @@ def exercise(id: str, *, title: str, hints: tuple[str, ...], points: int = 1) ->
     """Declare the decorated function the reference of exercise `id` ("05.2": notebook 05, second exercise)."""
 
     def declare(reference: Function) -> Exercise:
+        if not isinstance(hints, tuple):
+            raise ValueError(f"The hints of exercise {id} must be a tuple; one alone takes a comma: ('...',).")
         declared = Exercise(id, title, reference, hints, points)
         known = _exercises.get(id, declared)
         if (known.path, known.name) != (declared.path, declared.name):  # a module loaded anew declares the same again
@@ -117,7 +119,7 @@ def _load() -> None:
 def catalogue() -> list[Exercise]:
     """Every exercise of the course, in order; each with `.id`, `.title`, `.hints` and `.mistakes`."""
     _load()
-    return [_exercises[id] for id in sorted(_exercises)]
+    return [_exercises[id] for id in sorted(_exercises, key=lambda id: [int(part) for part in id.split(".")])]
 
 
 def find(id: str) -> Exercise:

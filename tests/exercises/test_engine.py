@@ -851,3 +851,22 @@ def test_form_of_lists_and_dicts():
     assert "keys ['b']" in fault_of_form({"b": 1.0}, {"a": 1.0})
     assert "needed is a list or tuple of 2" in fault_of_form(torch.ones(2), need)
     assert "missing" in fault_of_form(torch.ones(4), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", ["test_values", "values"])
+def test_a_check_that_would_not_run_is_told(name: str):
+    """One of two checks of one name, or one that pytest does not take for a test, must not be passed over."""
+
+    def other(student, rng):
+        """never holds"""
+        raise AssertionError
+
+    other.__name__ = name
+    twice = Exercise("99.2", "Twice", blend, hints=("One.", "Two."), checks=[check_values, other])
+    with pytest.raises(RuntimeError, match="a name of its own that begins with test_"):
+        attempt(twice, blend)
+
+
+def test_one_hint_takes_a_comma():
+    with pytest.raises(ValueError, match="must be a tuple"):
+        exercise("99.3", title="Hint", hints="one letter at a time")(blend)
