@@ -12,7 +12,15 @@ HERE = Path(__file__).parent
 NOTEBOOKS = HERE.parents[1] / "notebooks"
 
 # The notebook that each claim belongs to. A claim may be tested before its notebook is written.
-CLAIMS = {"C11": "05", "C12": "05", "C17": "07", "C18": "07", "C19": "08", "C20": "08", "C21": "08"}
+CLAIMS = {
+    **dict.fromkeys(["C01", "C02", "C03"], "01"),
+    **dict.fromkeys(["C04", "C05", "C06"], "02"),
+    **dict.fromkeys(["C07", "C08", "C09"], "03"),
+    "C10": "04",
+    **dict.fromkeys(["C11", "C12"], "05"),
+    **dict.fromkeys(["C17", "C18"], "07"),
+    **dict.fromkeys(["C19", "C20", "C21"], "08"),
+}
 MARK = re.compile(r'^@pytest\.mark\.claim\("(C\d\d)"\)$', re.MULTILINE)
 
 
