@@ -1,20 +1,101 @@
-"""What is minimised.
+"""What is minimised, by each family of models.
 
 Sums run over the elements of a datum, means over the batch; all values are in nats.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_edu.denoiser import Denoise, Denoiser
+from ddpm_edu.nets.realnvp import RealNVP
+from ddpm_edu.nets.vae import VAE
 from ddpm_edu.process import Gaussian, Process, like, randn_like
 from ddpm_edu.samplers import Variance, beta
 
-__all__ = ["decoder_term", "diffusion_errors", "diffusion_loss", "elbo_weight", "prior_term", "transition_term"]
+__all__ = [
+    "decoder_term", "diffusion_errors", "diffusion_loss", "elbo", "elbo_weight", "flow_loss", "gan_value",
+    "gradient_penalty", "importance_bound", "non_saturating", "prior_term", "saturating", "transition_term", "vae_loss",
+]  # fmt: skip
+
+
+# GAN ------------------------------------------------------------------------------------------------------------------
+
+
+def gan_value(real: Tensor, fake: Tensor) -> Tensor:
+    """V(G, D) = E_data[log D] + E_G[log(1 - D)] (Goodfellow et al. 2014, eq. 1): (). The discriminator's loss is -V.
+
+    real, fake: logits of D on data and on samples of G, (b,) each. log sigmoid(f) is taken from the logit: the
+    logarithm of a rounded sigmoid would be -inf.
+    """
+    return F.logsigmoid(real).mean() + F.logsigmoid(-fake).mean()
+
+
+def saturating(fake: Tensor) -> Tensor:
+    """E_G[log(1 - D)], what the minimax game asks G to minimise: (). fake: logits of D on samples of G, (b,)."""
+    return F.logsigmoid(-fake).mean()
+
+
+def non_saturating(fake: Tensor) -> Tensor:
+    """-E_G[log D] (Goodfellow et al. 2014, section 3): (). Its gradient does not vanish where D is sure."""
+    return -F.logsigmoid(fake).mean()
+
+
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """R1: E ||grad_x logit||^2 on data x, (b, ...) -> () (Mescheder et al. 2018, eq. 9), added to D's loss with a
+    factor gamma / 2. It keeps D smooth around the data, so that its gradient goes on leading G there."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(x).float().sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+# VAE ------------------------------------------------------------------------------------------------------------------
+
+
+def elbo(vae: VAE, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """The two terms of ELBO = E_q[log p(x | z)] - KL(q(z | x) || N(0, I)): (b,) each, the first at one z ~ q(z | x).
+
+    Kingma and Welling 2014, eq. 3. x: (b, ...).
+    """
+    q = vae.encode(x)
+    prior = Gaussian(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+    return vae.likelihood.log_prob(x, vae.decode(q.sample(generator))), q.kl(prior).sum(1)
+
+
+def vae_loss(vae: VAE, x: Tensor, beta: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+    """-(reconstruction - beta KL), the mean over the batch: (). beta = 1 is the bound; another is Higgins et al. 2017,
+    eq. 4."""
+    reconstruction, kl = elbo(vae, x, generator)
+    return (beta * kl - reconstruction).mean()
+
+
+def importance_bound(vae: VAE, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
+    """log 1/k sum_i p(x, z_i) / q(z_i | x) at k draws z_i ~ q(z | x): (b,), a lower bound of log p(x) in expectation,
+    tighter with k (Burda et al. 2016, eq. 8). x: (b, ...)."""
+    q = vae.encode(x)
+    prior = Gaussian(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+    weights = []
+    for _ in range(k):
+        z = q.sample(generator)
+        weights.append(vae.likelihood.log_prob(x, vae.decode(z)) + (prior.log_prob(z) - q.log_prob(z)).sum(1))
+    return torch.stack(weights).logsumexp(0) - math.log(k)
+
+
+# Flow -----------------------------------------------------------------------------------------------------------------
+
+
+def flow_loss(flow: RealNVP, x: Tensor) -> Tensor:
+    """-E[log p(x)], exact: (). x: (b, d)."""
+    return -flow.log_prob(x).mean()
+
+
+# Diffusion ------------------------------------------------------------------------------------------------------------
 
 
 def diffusion_errors(denoise: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, cond: Any = None) -> Tensor:

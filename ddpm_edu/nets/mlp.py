@@ -1,14 +1,33 @@
-"""A residual multilayer perceptron for points: the UNet's place is taken by this when data is 2-D."""
+"""Multilayer perceptrons, for points: where data is 2-D they take the place of convolutions."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from torch import Tensor, nn
 
 from ddpm_edu.nets.layers import TimeEmbedding, zero
 
 
+def mlp(*widths: int) -> nn.Sequential:
+    """(b, widths[0]) -> (b, widths[-1]): linear layers, SiLU between them.
+
+    >>> mlp(2, 64, 1)
+    Sequential(
+      (0): Linear(in_features=2, out_features=64, bias=True)
+      (1): SiLU()
+      (2): Linear(in_features=64, out_features=1, bias=True)
+    )
+    """
+    layers: list[nn.Module] = []
+    for d_in, d_out in pairwise(widths):
+        layers += [nn.SiLU(), nn.Linear(d_in, d_out)]
+    return nn.Sequential(*layers[1:])
+
+
 class MLP(nn.Module):
-    """x_t: (b, d), t: (b,) -> (b, d). The embedding of t is added before every block. It takes no condition."""
+    """The denoiser of points: residual blocks, the embedding of t added before each. x_t: (b, d), t: (b,) -> (b, d).
+    It takes no condition."""
 
     def __init__(self, d: int = 2, width: int = 128, depth: int = 3) -> None:
         super().__init__()

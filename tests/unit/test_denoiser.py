@@ -77,7 +77,7 @@ def test_denoiser_accepts_one_int_and_answers_in_the_dtype_of_x():
          r"must return the shape of x_t, \(2, 2\); got \(2, 1\)"),
         (lambda: Denoiser(PROCESS, Fixed(lambda x, c: x), denoiser.v)(torch.ones(2, 2), 51), r"t must be in 1\.\.50"),
         (lambda: clipped(normal())(torch.ones(2, 1), 0), r"t must be in 1\.\.50"),
-        (lambda: normal()(torch.ones(2, 3), 1), r"data of shape \(1,\); got x_t of \(2, 3\)"),
+        (lambda: normal()(torch.ones(2, 3), 1), r"data of shape \(1,\); got x of \(2, 3\)"),
         (lambda: ExactDenoiser(PROCESS, [1.0], [[0.0], [1.0]], 1.0), r"weights must be 2 numbers"),
         (lambda: ExactDenoiser(PROCESS, [-1.0, 2.0], [[0.0], [1.0]], 1.0), r"weights must be 2 numbers >= 0"),
         (lambda: ExactDenoiser(PROCESS, [0.0, 0.0], [[0.0], [1.0]], 1.0), r"weights must be 2 numbers >= 0"),
