@@ -44,7 +44,7 @@ def train(argv: Sequence[str]) -> int:
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     chosen, path = RECIPES[name](**options), out / "checkpoint.safetensors"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not _until_interrupted(chosen.train(chosen.learner(device), path)):
+    if not _until_interrupted(chosen.train(chosen.learners(device), path)):
         print(f"\nStopped, and saved. The same command goes on from there: {path}", file=sys.stderr)
         return 130
     print(f"{path} holds the trained model. See it: ddpm-edu sample {path} -o samples.png")
@@ -59,7 +59,7 @@ def sample(argv: Sequence[str]) -> int:
         "-o", "--out", type=Path, required=True, metavar="FILE", help="the picture to write, .png or .webp"
     )
     _add(parser, "n", int, 64, "how many pictures")
-    _add(parser, "steps", int, 50, "denoising steps")
+    _add(parser, "steps", int, None, "denoising steps of a diffusion model, 50 unless told")
     _add(parser, "seed", int, 0, "the same seed gives the same pictures")
     options = parser.parse_args(argv)
     from PIL import Image
@@ -70,8 +70,8 @@ def sample(argv: Sequence[str]) -> int:
         raise ValueError(f"{options.out.name} names no kind of picture: end it in .png or .webp.")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     path = Path(options.model)
-    recipe, denoise = pretrained.read(path if path.suffix else pretrained.shipped(options.model))
-    images = pretrained.sample(recipe, denoise, options.n, options.steps, options.seed)
+    recipe, model = pretrained.read(path if path.suffix else pretrained.shipped(options.model))
+    images = pretrained.sample(recipe, model, options.n, options.steps, options.seed)
     Image.fromarray(viz.grid(images, gap=2)).save(options.out)
     print(f"{options.out}: {options.n} pictures")
     return 0
@@ -140,9 +140,8 @@ def _add(parser: argparse.ArgumentParser, name: str, kind: type, default: object
     if kind is bool:
         shape = {"action": argparse.BooleanOptionalAction}
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    parser.add_argument(
-        f"--{name.replace('_', '-')}", default=default, help=_literal(f"{text} (default: {shown})".strip()), **shape
-    )
+    note = "" if default is None else f" (default: {shown})"
+    parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=_literal((text + note).strip()), **shape)
 
 
 def _literal(text: str) -> str:

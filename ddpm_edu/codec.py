@@ -46,3 +46,16 @@ class Pixels:
             raise ValueError("x_0 holds NaN or inf, which no picture has: the sampler or the network diverged.")
         x = rearrange((x_0.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8), "b c h w -> b h w c")
         return x[..., 0] if x.shape[-1] == 1 else x
+
+
+class Binary:
+    """Grey pictures, uint8 (b, h, w), in black and white <-> x, (b, 1, h, w), float32: 1. where the grey level is above
+    127, else 0. The way back takes probabilities too, and shows them as grey levels."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.uint8 or x.ndim != 3:
+            raise ValueError(f"Pictures must be uint8, (b, h, w); got {x.dtype} of shape {tuple(x.shape)}.")
+        return (x > 127).float()[:, None]
+
+    def decode(self, x_0: Tensor) -> Tensor:
+        return Pixels().decode(2 * x_0 - 1)

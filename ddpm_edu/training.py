@@ -196,8 +196,11 @@ def train(
             tree = {"step": step, "learners": states, "generator": generator.get_state(), "config": config}
             checkpoint.save(path, tree)
 
-    device = next(next(iter(learners.values())).net.parameters()).device
-    autocast = precision(device).autocast
+    weights = [p for learner in learners.values() for p in learner.net.parameters()]
+    # bf16 pays where products are large: convolutions, matrices of 256 x 256. In the networks of points its casts cost
+    # more than they save (twice the time), and a density wants all its digits.
+    large = any(p.ndim == 4 or (p.ndim == 2 and p.numel() >= 2**16) for p in weights)
+    autocast = precision(weights[0].device).autocast if large else contextlib.nullcontext
     saved, step = time.monotonic(), first
     bar = tqdm(total=steps, initial=first, disable=not progress, desc="training", mininterval=0.5)
     try:

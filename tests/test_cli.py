@@ -30,10 +30,10 @@ class Toy:
     target: str = "v"
     ema: bool = True
 
-    def learner(self, device: str) -> str:
-        return "a learner"
+    def learners(self, device: str) -> str:
+        return "the learners"
 
-    def train(self, learner: str, path: Path) -> Iterator[int]:
+    def train(self, learners: str, path: Path) -> Iterator[int]:
         if self.steps < 1:
             raise ValueError(f"steps = {self.steps}: give at least 1.")
         try:
@@ -45,7 +45,7 @@ class Toy:
         except GeneratorExit:
             print("saved")
             raise
-        print(self, learner, path.as_posix())
+        print(self, learners, path.as_posix())
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_train_help_lists_models_and_their_fields(capsys: pytest.CaptureFixture[
 
 def test_train_passes_defaults(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["train", "toy"]) == 0
-    assert capsys.readouterr().out.startswith(f"{Toy()} a learner runs/toy/checkpoint.safetensors\n")
+    assert capsys.readouterr().out.startswith(f"{Toy()} the learners runs/toy/checkpoint.safetensors\n")
 
 
 def test_train_passes_flags_in_their_types(capsys: pytest.CaptureFixture[str]):
@@ -105,7 +105,7 @@ def test_train_passes_flags_in_their_types(capsys: pytest.CaptureFixture[str]):
     ]
     assert cli.main(["train", "toy", *flags]) == 0
     expected = Toy(steps=3, minutes=2.5, widths=(1, 2, 3), target="eps", ema=False)
-    assert capsys.readouterr().out.startswith(f"{expected} a learner there/checkpoint.safetensors\n")
+    assert capsys.readouterr().out.startswith(f"{expected} the learners there/checkpoint.safetensors\n")
 
 
 def test_what_the_user_can_mend_is_one_line(capsys: pytest.CaptureFixture[str]):

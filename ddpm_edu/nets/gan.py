@@ -6,9 +6,7 @@ probability that x is real.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
+from torch import nn
 
 from ddpm_edu.nets.layers import group_norm
 from ddpm_edu.nets.mlp import mlp
@@ -21,29 +19,26 @@ def points_gan(d: int = 2, d_z: int = 2, width: int = 128) -> tuple[nn.Module, n
     return mlp(d_z, width, width, d), nn.Sequential(mlp(d, width, width, 1), nn.Flatten(0))
 
 
-class DCGenerator(nn.Module):
-    """z: (b, d_z) -> pictures (b, 1, 28, 28) in [-1, 1]: from 7x7 up, after Radford et al. 2016 (DCGAN).
+class DCGenerator(nn.Sequential):
+    """z: (b, d_z) -> pictures (b, 1, 28, 28) in [-1, 1]: 7 -> 14 -> 28 by transposed convolutions, after Radford et al.
+    2016 (DCGAN).
 
-    Group instead of batch normalisation: a picture does not depend on the others in its batch, and the average of the
-    weights needs no statistics of its own.
+    Group in the place of batch normalisation: a picture does not depend on the others in its batch, and the average of
+    the weights needs no statistics of its own.
     """
 
-    def __init__(self, d_z: int = 64, width: int = 32) -> None:
-        super().__init__()
-        self.d_z, self.width = d_z, width
-        self.enter = nn.Linear(d_z, 2 * width * 7 * 7)
-        self.norms = nn.ModuleList([group_norm(2 * width), group_norm(2 * width), group_norm(width)])
-        self.ups = nn.ModuleList([
-            nn.ConvTranspose2d(2 * width, 2 * width, 4, stride=2, padding=1),
+    def __init__(self, d_z: int = 32, width: int = 48) -> None:
+        super().__init__(
+            nn.Linear(d_z, 2 * width * 7 * 7),
+            nn.Unflatten(1, (2 * width, 7, 7)),
+            group_norm(2 * width),
+            nn.SiLU(),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-        ])  # fmt: skip
-        self.leave = nn.Conv2d(width, 1, 3, padding=1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        x = rearrange(self.enter(z), "b (c h w) -> b c h w", h=7, w=7)
-        for norm, up in zip(self.norms, self.ups, strict=False):
-            x = up(F.silu(norm(x)))  # 7 -> 14 -> 28
-        return self.leave(F.silu(self.norms[-1](x))).tanh()
+            group_norm(width),
+            nn.SiLU(),
+            nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+            nn.Tanh(),
+        )
 
 
 class DCDiscriminator(nn.Sequential):

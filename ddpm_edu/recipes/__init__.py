@@ -3,7 +3,9 @@ flags (`ddpm-edu train NAME --help`) and are saved beside the weights."""
 
 from ddpm_edu.recipes.base import Recipe, config
 from ddpm_edu.recipes.digits import Digits
+from ddpm_edu.recipes.digits_gan import DigitsGAN
+from ddpm_edu.recipes.digits_vae import DigitsVAE
 
-__all__ = ["RECIPES", "Digits", "Recipe", "config"]
+__all__ = ["RECIPES", "Digits", "DigitsGAN", "DigitsVAE", "Recipe", "config"]
 
-RECIPES = {recipe.name: recipe for recipe in (Digits,)}
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (Digits, DigitsGAN, DigitsVAE)}

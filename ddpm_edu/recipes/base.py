@@ -2,44 +2,92 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
 
 from ddpm_edu.codec import Codec
-from ddpm_edu.denoiser import Denoiser
-from ddpm_edu.training import Learner, Step
+from ddpm_edu.data import minibatches
+from ddpm_edu.training import Learner, Step, Update, train
 
 
-class Recipe(Protocol):
-    """A frozen dataclass: its fields decide everything about the model."""
+class Recipe(ABC):
+    """A frozen dataclass: its fields, `batch`, `steps` and `seed` among them, decide everything about the model."""
 
     name: ClassVar[str]  # on the command line and in data/checkpoints
-    shape: ClassVar[tuple[int, ...]]  # of one x_0
+    ships: ClassVar[str]  # the learner whose averaged weights are the model
+    codec: ClassVar[Codec]
+    batch: int
+    steps: int
+    seed: int
 
     @property
-    def codec(self) -> Codec: ...
+    @abstractmethod
+    def noise(self) -> tuple[int, ...]:
+        """The shape of the noise that one sample is made from."""
 
-    def denoiser(self) -> Denoiser:
-        """The model with fresh weights, drawn from the seed."""
-        ...
+    @abstractmethod
+    def networks(self) -> dict[str, Any]:
+        """What is trained, by the name of its learner, with the weights that torch's generator gives."""
 
-    def quality(self, denoise: Denoiser) -> dict[str, Any]:
+    @abstractmethod
+    def learner(self, net: Any) -> Learner:
+        """A network and its optimizer."""
+
+    @abstractmethod
+    def update(self, learners: dict[str, Learner]) -> Update:
+        """What is minimised, as `training.train` takes it."""
+
+    @abstractmethod
+    def data(self) -> Tensor:
+        """The training data, encoded."""
+
+    @abstractmethod
+    def quality(self, model: Any) -> dict[str, Any]:
         """How good the trained model is, measured on held-out data, for data/MANIFEST.json."""
-        ...
 
-    def learner(self, device: str = "cpu") -> Learner[Denoiser]:
-        """That model on a device, and its optimizer."""
-        ...
+    def generate(self, model: Any, noise: Tensor, steps: int | None = None) -> Tensor:
+        """From noise, (b, ...), to what the codec decodes; in one pass, unless the recipe says otherwise."""
+        if steps is not None:
+            raise ValueError(f"{self.name} makes a picture in one pass: leave the number of steps out.")
+        return model(noise)
+
+    def model(self) -> Any:
+        """What ships, with fresh weights."""
+        return self._fresh()[self.ships]
+
+    def learners(self, device: str = "cpu") -> dict[str, Learner]:
+        """All that is trained, with fresh weights drawn from the seed, on a device."""
+        return {name: self.learner(net.to(device)) for name, net in self._fresh().items()}
 
     def train(
-        self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True
+        self, learners: dict[str, Learner], path: Path | None = None, progress: bool = True
     ) -> Generator[Step, None, None]:
-        """Trains the learner, resuming from the checkpoint `path` if it exists."""
-        ...
+        """Trains the learners to `steps`, resuming from the checkpoint `path` if it exists; see `training.train`."""
+        device = next(next(iter(learners.values())).net.parameters()).device
+        batches = minibatches(self.data().to(device), self.batch)
+        return train(
+            self.update(learners),
+            batches,
+            self.steps,
+            learners,
+            seed=self.seed,
+            path=path,
+            config=config(self),
+            progress=progress,
+        )
+
+    def _fresh(self) -> dict[str, Any]:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return self.networks()
 
 
-def config(recipe: Any) -> dict[str, Any]:
+def config(recipe: Recipe) -> dict[str, Any]:
     """The recipe as a file keeps it: its name and its fields."""
-    return {"recipe": recipe.name, **asdict(recipe)}
+    return {"recipe": recipe.name, **asdict(recipe)}  # type: ignore[call-overload]

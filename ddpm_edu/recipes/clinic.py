@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ddpm_edu.data import digits
 from ddpm_edu.denoiser import TARGETS, Denoiser
-from ddpm_edu.objectives import diffusion_loss
 from ddpm_edu.process import Process, randn_like
 from ddpm_edu.recipes.digits import Digits
 from ddpm_edu.training import Learner, Update
@@ -34,13 +33,13 @@ class Case:
 
 
 def case_a() -> Case:
-    learner = Learner(Denoiser(PROCESS, SMALL.denoiser().net, TARGETS["x_0"]), SMALL.lr, decay=SMALL.decay)
+    learner = Learner(Denoiser(PROCESS, SMALL.model().net, TARGETS["x_0"]), SMALL.lr, decay=SMALL.decay)
     sampled = Denoiser(PROCESS, learner.ema.net, TARGETS["eps"])  # the fault: the network was trained on x_0
-    return Case(SMALL.codec.encode(digits("train")[0]), learner, _right(learner), sampled)
+    return Case(SMALL.codec.encode(digits("train")[0]), learner, SMALL.update({"denoise": learner}), sampled)
 
 
 def case_b() -> Case:
-    learner = Learner(Denoiser(PROCESS, SMALL.denoiser().net, TARGETS["eps"]), SMALL.lr, decay=SMALL.decay)
+    learner = Learner(Denoiser(PROCESS, SMALL.model().net, TARGETS["eps"]), SMALL.lr, decay=SMALL.decay)
 
     def update(x_0: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         t = torch.randint(1, PROCESS.T + 1, (len(x_0),), generator=generator)
@@ -52,18 +51,9 @@ def case_b() -> Case:
 
 
 def case_c() -> Case:
-    learner = Learner(Denoiser(PROCESS, SMALL.denoiser().net, TARGETS["v"]), SMALL.lr, decay=SMALL.decay)
+    learner = Learner(Denoiser(PROCESS, SMALL.model().net, TARGETS["v"]), SMALL.lr, decay=SMALL.decay)
     x_0 = digits("train")[0][:, None].float() / 255  # the fault: 0..1, and the codec's pictures are -1..1
-    return Case(x_0, learner, _right(learner), learner.ema)
+    return Case(x_0, learner, SMALL.update({"denoise": learner}), learner.ema)
 
 
 CASES: dict[str, Callable[[], Case]] = {"A": case_a, "B": case_b, "C": case_c}
-
-
-def _right(learner: Learner[Denoiser]) -> Update:
-    """What a sound training minimises."""
-
-    def update(x_0: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-        yield "denoise", diffusion_loss(learner.net, x_0, generator=generator)
-
-    return update

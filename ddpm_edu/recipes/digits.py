@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ddpm_edu.codec import Pixels
-from ddpm_edu.data import digits, minibatches
+from ddpm_edu.data import digits
 from ddpm_edu.denoiser import Denoiser, target_named
 from ddpm_edu.nets.unet import UNet
 from ddpm_edu.objectives import diffusion_loss
 from ddpm_edu.process import Process
-from ddpm_edu.recipes.base import config
-from ddpm_edu.training import Learner, Step, cosine, train
+from ddpm_edu.recipes.base import Recipe
+from ddpm_edu.samplers import ddim
+from ddpm_edu.training import Learner, Update, cosine
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(Recipe):
     """A DDPM of handwritten digits, 28x28, without a condition. About 20 minutes on two CPU cores."""
 
     name: ClassVar[str] = "digits"
-    shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
+    ships: ClassVar[str] = "denoise"
+    codec: ClassVar[Pixels] = Pixels()
+    noise: ClassVar[tuple[int, ...]] = (1, 28, 28)
 
     schedule: str = "linear"
     T: int = 1000
@@ -40,46 +42,31 @@ class Digits:
     steps: int = 10_000
     seed: int = 0
 
-    @property
-    def codec(self) -> Pixels:
-        return Pixels()
+    def networks(self) -> dict[str, Denoiser]:
+        net = UNet(1, self.widths, self.blocks, self.attend, patch=self.patch)
+        return {"denoise": Denoiser(Process.named(self.schedule, self.T), net, target_named(self.target))}
 
-    def denoiser(self) -> Denoiser:
-        """The network with fresh weights, drawn from `seed`."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            net = UNet(1, self.widths, self.blocks, self.attend, patch=self.patch)
-        return Denoiser(Process.named(self.schedule, self.T), net, target_named(self.target))
+    def learner(self, net: Denoiser) -> Learner[Denoiser]:
+        return Learner(net, self.lr, cosine(self.steps), decay=self.decay)
 
-    def learner(self, device: str = "cpu") -> Learner[Denoiser]:
-        """That network on a device, and its optimizer."""
-        return Learner(self.denoiser().to(device), self.lr, cosine(self.steps), decay=self.decay)
+    def update(self, learners: dict[str, Learner]) -> Update:
+        def update(x_0: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+            yield "denoise", diffusion_loss(learners["denoise"].net, x_0, generator=generator)
+
+        return update
+
+    def data(self) -> Tensor:
+        return self.codec.encode(digits("train")[0])
+
+    def generate(self, model: Denoiser, noise: Tensor, steps: int | None = None) -> Tensor:
+        """DDIM, in 50 steps unless told."""
+        *_, last = ddim(model, noise, model.process.timesteps(50 if steps is None else steps))
+        return last.x_t
 
     @torch.no_grad()
-    def quality(self, denoise: Denoiser) -> dict[str, Any]:
+    def quality(self, model: Denoiser) -> dict[str, Any]:
         """The loss on the 1,000 test digits: mean and deviation over 10 draws of times and noises."""
         x_0, generator = self.codec.encode(digits("test")[0]), torch.Generator().manual_seed(0)
-        losses = torch.stack([diffusion_loss(denoise, x_0, generator=generator) for _ in range(10)])
+        losses = torch.stack([diffusion_loss(model, x_0, generator=generator) for _ in range(10)])
         mean, deviation = round(losses.mean().item(), 4), round(losses.std().item(), 4)
         return {"test_loss": mean, "deviation": deviation, "n": f"{len(x_0)} digits x {len(losses)} draws"}
-
-    def train(
-        self, learner: Learner[Denoiser], path: Path | None = None, progress: bool = True
-    ) -> Generator[Step, None, None]:
-        """Trains to `steps` on the 9,000 training digits; `training.train` says how it resumes."""
-
-        def update(x_0: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-            yield "denoise", diffusion_loss(learner.net, x_0, generator=generator)
-
-        device = next(learner.net.parameters()).device
-        batches = minibatches(self.codec.encode(digits("train")[0]).to(device), self.batch)
-        return train(
-            update,
-            batches,
-            self.steps,
-            {"denoise": learner},
-            seed=self.seed,
-            path=path,
-            config=config(self),
-            progress=progress,
-        )

@@ -310,12 +310,24 @@ def test_precision_says_what_and_why():
     assert precision("meta").name == "fp32"
 
 
-@pytest.mark.parametrize(("hardware", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_losses_are_computed_in_it(monkeypatch: pytest.MonkeyPatch, hardware: bool, dtype: torch.dtype):
-    """bf16 where the CPU has it; the weights and the loss that is stepped on stay float32."""
+@pytest.mark.parametrize(
+    ("hardware", "net", "dtype"),
+    [
+        (True, nn.Linear(256, 256), torch.bfloat16),
+        (True, nn.Conv2d(4, 4, 1), torch.bfloat16),
+        (True, nn.Linear(4, 4), torch.float32),
+        (False, nn.Linear(256, 256), torch.float32),
+    ],
+)
+def test_losses_are_computed_in_it(
+    monkeypatch: pytest.MonkeyPatch, hardware: bool, net: nn.Module, dtype: torch.dtype
+):
+    """bf16 where the CPU has it and the network is large enough to gain by it; the weights and the loss that is stepped
+    on stay float32."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: hardware)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    learner, seen = Learner(nn.Linear(4, 4)), []
+    learner, seen = Learner(net), []
+    shape = (8, 4, 2, 2) if net.weight.ndim == 4 else (8, net.weight.shape[1])
 
     def update(x: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
         for _ in range(2):  # the second loss of an update too
@@ -323,7 +335,7 @@ def test_losses_are_computed_in_it(monkeypatch: pytest.MonkeyPatch, hardware: bo
             seen.append(y.dtype)
             yield "l", y.float().square().mean()
 
-    next(train(update, data.minibatches(torch.randn(8, 4), 4), 1, {"l": learner}, progress=False))
+    next(train(update, data.minibatches(torch.randn(shape), 4), 1, {"l": learner}, progress=False))
     assert seen == [dtype, dtype]
     assert learner.net.weight.dtype == torch.float32
 

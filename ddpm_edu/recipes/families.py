@@ -1,0 +1,107 @@
+"""The four families on one target, the eight Gaussians: about 35,000 weights each, and as many steps as take the same
+time. For the comparison of notebooks 04 and 08; `scripts/families.py` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddpm_edu.data import eight_gaussians
+from ddpm_edu.denoiser import TARGETS, Denoiser
+from ddpm_edu.nets.gan import points_gan
+from ddpm_edu.nets.mlp import MLP
+from ddpm_edu.nets.realnvp import RealNVP
+from ddpm_edu.nets.vae import points_vae
+from ddpm_edu.objectives import (
+    diffusion_loss,
+    flow_loss,
+    gan_value,
+    gradient_penalty,
+    importance_bound,
+    non_saturating,
+    vae_loss,
+)
+from ddpm_edu.process import Process
+from ddpm_edu.samplers import ddim
+from ddpm_edu.training import Learner, Update, cosine
+
+TARGET = eight_gaussians()
+BATCH = 256
+Losses = Iterator[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model on its way: what `training.train` takes, and what the trained model can do.
+
+    sample(n, generator) -> (n, 2). log_prob(x (b, 2)) -> (b,), in nats: the exact density, a bound of it
+    (`bound`), or None where the family has neither. passes: evaluations of a network that one sample costs.
+    """
+
+    learners: dict[str, Learner]
+    update: Update
+    steps: int
+    sample: Callable[[int, torch.Generator], Tensor]
+    log_prob: Callable[[Tensor], Tensor] | None = None
+    bound: bool = False
+    passes: int = 1
+
+
+def gan(steps: int = 6000) -> Family:
+    """Non-saturating, with R1."""
+    G, D = (Learner(net, 1e-3, cosine(steps), betas=(0.5, 0.99)) for net in points_gan())
+
+    def noise(n: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, 2, generator=generator)
+
+    def update(x: Tensor, generator: torch.Generator) -> Losses:
+        fake = G.net(noise(len(x), generator))
+        yield "D", -gan_value(D.net(x), D.net(fake.detach())) + 0.1 * gradient_penalty(D.net, x)
+        yield "G", non_saturating(D.net(fake))
+
+    return Family({"G": G, "D": D}, update, steps, lambda n, generator: G.ema(noise(n, generator)))
+
+
+def vae(steps: int = 12000) -> Family:
+    """Two latent numbers; the deviation of its Gaussian likelihood is learned."""
+    learner = Learner(points_vae(sigma=0.5, learned=True), 1e-3, cosine(steps))
+
+    def update(x: Tensor, generator: torch.Generator) -> Losses:
+        yield "VAE", vae_loss(learner.net, x, generator=generator)
+
+    def log_prob(x: Tensor) -> Tensor:
+        return importance_bound(learner.ema, x, 1000, torch.Generator().manual_seed(0))
+
+    return Family({"VAE": learner}, update, steps, learner.ema.sample, log_prob, bound=True)
+
+
+def flow(steps: int = 6000) -> Family:
+    """RealNVP: eight coupling layers."""
+    learner = Learner(RealNVP(), 1e-3, cosine(steps))
+
+    def update(x: Tensor, generator: torch.Generator) -> Losses:
+        yield "flow", flow_loss(learner.net, x)
+
+    return Family({"flow": learner}, update, steps, learner.ema.sample, learner.ema.log_prob, passes=8)
+
+
+def diffusion(steps: int = 8000) -> Family:
+    """DDPM on v with the linear schedule, sampled by DDIM in 50 steps."""
+    learner = Learner(Denoiser(Process.linear(), MLP(width=64), TARGETS["v"]), 2e-3, cosine(steps))
+
+    def update(x: Tensor, generator: torch.Generator) -> Losses:
+        yield "diffusion", diffusion_loss(learner.net, x, generator=generator)
+
+    def sample(n: int, generator: torch.Generator) -> Tensor:
+        denoise = learner.ema
+        *_, last = ddim(denoise, torch.randn(n, 2, generator=generator), denoise.process.timesteps(50))
+        return last.x_t
+
+    return Family({"diffusion": learner}, update, steps, sample, passes=50)
+
+
+FAMILIES: dict[str, Callable[..., Family]] = {"GAN": gan, "VAE": vae, "flow": flow, "diffusion": diffusion}
