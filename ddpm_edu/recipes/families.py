@@ -4,14 +4,16 @@ time. For the comparison of notebooks 04 and 08; `scripts/families.py` runs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_edu.data import eight_gaussians
+from ddpm_edu.data import eight_gaussians, minibatches
 from ddpm_edu.denoiser import TARGETS, Denoiser
+from ddpm_edu.metrics import modes_covered, sliced_wasserstein
 from ddpm_edu.nets.gan import points_gan
 from ddpm_edu.nets.mlp import MLP
 from ddpm_edu.nets.realnvp import RealNVP
@@ -27,7 +29,7 @@ from ddpm_edu.objectives import (
 )
 from ddpm_edu.process import Process
 from ddpm_edu.samplers import ddim
-from ddpm_edu.training import Learner, Update, cosine
+from ddpm_edu.training import Learner, Step, Update, cosine, train
 
 TARGET = eight_gaussians()
 BATCH = 256
@@ -89,7 +91,7 @@ def flow(steps: int = 6000) -> Family:
     return Family({"flow": learner}, update, steps, learner.ema.sample, learner.ema.log_prob, passes=8)
 
 
-def diffusion(steps: int = 8000) -> Family:
+def diffusion(steps: int = 11000) -> Family:
     """DDPM on v with the linear schedule, sampled by DDIM in 50 steps."""
     learner = Learner(Denoiser(Process.linear(), MLP(width=64), TARGETS["v"]), 2e-3, cosine(steps))
 
@@ -105,3 +107,23 @@ def diffusion(steps: int = 8000) -> Family:
 
 
 FAMILIES: dict[str, Callable[..., Family]] = {"GAN": gan, "VAE": vae, "flow": flow, "diffusion": diffusion}
+
+
+def training(family: Family, seed: int = 0, progress: bool = False) -> Generator[Step, None, None]:
+    """Trains it on 50,000 points of the target."""
+    x = TARGET.sample(50_000, torch.Generator().manual_seed(seed))
+    return train(family.update, minibatches(x, BATCH), family.steps, family.learners, seed=seed, progress=progress)
+
+
+@torch.no_grad()
+def score(x: Tensor, log_prob: Callable[[Tensor], Tensor] | None) -> dict[str, Any]:
+    """What samples x, (n, 2), score against n test points of the target, always the same; and what a density, where
+    there is one, says of these: `nll`, in nats, with its standard error `nll_error`."""
+    test = TARGET.sample(len(x), torch.Generator().manual_seed(2**20))
+    covered, quality = modes_covered(x, TARGET)
+    distance = sliced_wasserstein(x, test, generator=torch.Generator().manual_seed(0))
+    found = {"covered": covered, "quality": quality, "distance": distance}
+    if log_prob is not None:
+        nll = -log_prob(test)
+        found |= {"nll": nll.mean().item(), "nll_error": nll.std().item() / len(x) ** 0.5}
+    return found
