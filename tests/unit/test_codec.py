@@ -6,7 +6,7 @@ import pytest
 import torch
 from stats import seeded
 
-from ddpm_edu.codec import Identity, Pixels
+from ddpm_edu.codec import Binary, Identity, Pixels
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 8, 6, 3)], ids=["grey", "colour"])
@@ -53,3 +53,14 @@ def test_bad_input_gets_one_sentence(call, sentence: str):
     with pytest.raises(ValueError, match=sentence) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_binary_is_ink_or_none_and_probabilities_are_grey_levels():
+    x = torch.tensor([0, 127, 128, 255], dtype=torch.uint8).reshape(1, 2, 2)
+    ink = Binary().encode(x)
+    assert ink.shape == (1, 1, 2, 2)
+    assert ink.flatten().tolist() == [0, 0, 1, 1]
+    assert Binary().decode(ink).flatten().tolist() == [0, 0, 255, 255]
+    assert Binary().decode(torch.tensor([0.2]).reshape(1, 1, 1, 1)).item() == 51
+    with pytest.raises(ValueError, match=r"uint8, \(b, h, w\)"):
+        Binary().encode(x.float())

@@ -319,9 +319,7 @@ def test_precision_says_what_and_why():
         (False, nn.Linear(256, 256), torch.float32),
     ],
 )
-def test_losses_are_computed_in_it(
-    monkeypatch: pytest.MonkeyPatch, hardware: bool, net: nn.Module, dtype: torch.dtype
-):
+def test_losses_are_computed_in_it(monkeypatch: pytest.MonkeyPatch, hardware: bool, net: nn.Module, dtype: torch.dtype):
     """bf16 where the CPU has it and the network is large enough to gain by it; the weights and the loss that is stepped
     on stay float32."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: hardware)
