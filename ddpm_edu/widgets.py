@@ -1,8 +1,8 @@
-"""The stepper behind every slider of the course, and `live`, which shows a long loop at work.
+"""The stepper behind every slider of the course, the pad behind every plane, and `live`, which shows a loop at work.
 
-A `Stepper` draws each position once and keeps the picture, so that a move only swaps bytes. In a running notebook it is
+Both draw each position once and keep the picture, so that a move only swaps bytes. In a running notebook a `Stepper` is
 an ipywidgets box; in a page exported from one (`export_html`), or a notebook reopened without its kernel, the same
-frames move under a plain HTML slider that needs neither kernel nor network.
+frames move under a plain HTML slider that needs neither kernel nor network. A `Pad` is such a piece of HTML everywhere.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import re
 import string
 import time
 import traceback
@@ -22,16 +23,17 @@ from typing import Any, NamedTuple
 import ipywidgets
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import HTML, display
+from matplotlib.axes import Axes
 
-from .viz import Picture
+from .viz import Picture, figure
 
-__all__ = ["Stepper", "export_html", "live", "visit_all"]
+__all__ = ["Pad", "Stepper", "export_html", "live", "visit_all"]
 
-STYLE, _, _page = (Path(__file__).with_name("stepper.html")).read_text("utf-8").partition("<!-- split")
-STATIC = string.Template(_page.partition("-->")[2])
+# Its comments, which no page needs, stand between the three.
+STYLE, STATIC, PAD = re.split("<!--.*?-->", Path(__file__).with_name("stepper.html").read_text("utf-8"), flags=re.S)
 
-# Every stepper of the session, in the order they were made; `close` takes one out.
-_steppers: list[Stepper] = []
+# Every stepper and pad of the session, in the order they were made; `close` takes one out.
+_steppers: list[Stepper | Pad] = []
 
 
 def _axis(name: str, values: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +47,12 @@ def _axis(name: str, values: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any
     return axis
 
 
+def _label(value: Any) -> str:
+    """A number, a word or a function (by its name) as it reads on a slider."""
+    value = value.item() if hasattr(value, "item") else value
+    return f"{value:.6g}" if isinstance(value, float) else getattr(value, "__name__", str(value))
+
+
 class Frame(NamedTuple):
     """One position, drawn: the picture, and the HTML under it. Both versions, live and static, show just this."""
 
@@ -52,10 +60,39 @@ class Frame(NamedTuple):
     caption: str
 
 
-def _label(value: Any) -> str:
-    """A number, a word or a function (by its name) as it reads on a slider."""
-    value = value.item() if hasattr(value, "item") else value
-    return f"{value:.6g}" if isinstance(value, float) else getattr(value, "__name__", str(value))
+class Film(dict[tuple[int, ...], Frame]):
+    """The frames by position, an index into each axis: each is drawn when first asked for, then kept."""
+
+    def __init__(
+        self, draw: Callable[..., Any], caption: Callable[..., str] | None, axes: Mapping[str, Iterable[Any]]
+    ) -> None:
+        self.draw, self.caption = draw, caption
+        self.axes = {name: _axis(name, values) for name, values in axes.items()}
+
+    def __missing__(self, position: tuple[int, ...]) -> Frame:
+        at = {name: list(axis.values())[i] for (name, axis), i in zip(self.axes.items(), position, strict=True)}
+        where = self.where(position)
+        try:
+            text = where if self.caption is None else str(self.caption(**at))
+            self[position] = Frame(Picture.of(self.draw(**at)), html.escape(text))
+        except Exception as error:
+            error.add_note(f"(while drawing {where})")
+            raise
+        return self[position]
+
+    def where(self, position: tuple[int, ...]) -> str:
+        """The position in words: "t = 20, schedule = linear"."""
+        labels = {name: list(axis)[i] for (name, axis), i in zip(self.axes.items(), position, strict=True)}
+        return ", ".join(f"{name} = {label}" for name, label in labels.items())
+
+    def positions(self) -> list[tuple[int, ...]]:
+        """Every combination of the axes' values, the last axis running fastest."""
+        return list(itertools.product(*(range(len(axis)) for axis in self.axes.values())))
+
+    def check(self, positions: list[tuple[int, ...]]) -> None:
+        """Raise ValueError where all pictures are the same: then `draw` does not use what it is given."""
+        if len({self[position].picture.data for position in positions}) == 1:
+            raise ValueError(f"all {len(positions)} pictures over {', '.join(self.axes)} are the same")
 
 
 class Stepper(ipywidgets.VBox):
@@ -75,12 +112,10 @@ class Stepper(ipywidgets.VBox):
     ) -> None:
         if not axes:
             raise TypeError("a stepper needs something to step through: Stepper(draw, t=range(0, 1001, 20))")
-        self._draw, self._caption = draw, caption
-        self._axes = {name: _axis(name, values) for name, values in axes.items()}
-        self._frames: dict[tuple[int, ...], Frame] = {}
+        self._film = Film(draw, caption, axes)
         self.failure: Exception | None = None  # what went wrong at the position shown, if anything did
-        n, *others = map(len, self._axes.values())
-        self._main = [self._frame((i, *[0] * len(others))) for i in _progress(range(n), "drawing")]
+        n, *others = map(len, self._film.axes.values())
+        self._main = [self._film[i, *[0] * len(others)] for i in _progress(range(n), "drawing")]
         self._size = self._main[0].picture.css_size  # of all frames, so that nothing jumps when one has another shape
         super().__init__(self._build())
         self.add_class("ddpm-stepper")
@@ -104,27 +139,11 @@ class Stepper(ipywidgets.VBox):
         axis = {name: steps if len(steps) == len(drawn) else range(len(drawn))}
         return cls(lambda **at: drawn[at[name]][1], caption=caption and (lambda **at: drawn[at[name]][2]), **axis)
 
-    # Drawing ---------------------------------------------------------------------------------------------------------
-
-    def _frame(self, position: tuple[int, ...]) -> Frame:
-        """The frame at a position, an index into each axis: drawn when first asked for, then kept."""
-        if position not in self._frames:
-            picked = [list(axis.items())[i] for axis, i in zip(self._axes.values(), position, strict=True)]
-            at = {name: value for name, (_, value) in zip(self._axes, picked, strict=True)}
-            where = ", ".join(f"{name} = {label}" for name, (label, _) in zip(self._axes, picked, strict=True))
-            try:
-                text = where if self._caption is None else str(self._caption(**at))
-                self._frames[position] = Frame(Picture.of(self._draw(**at)), html.escape(text))
-            except Exception as error:
-                error.add_note(f"(while the stepper was drawing {where})")
-                raise
-        return self._frames[position]
-
     # Live ------------------------------------------------------------------------------------------------------------
 
     def _build(self) -> list[ipywidgets.Widget]:
         """Everything inside the box, wired up."""
-        (name, main), *others = self._axes.items()
+        (name, main), *others = self._film.axes.items()
         n = len(main)
         self.slider = _control(name, main, slider=True).add_class("ddpm-slider")
         self._play = ipywidgets.Play(max=n - 1, interval=max(100, min(700, 8000 // n)), show_repeat=False).add_class(
@@ -159,20 +178,20 @@ class Stepper(ipywidgets.VBox):
         here, *others = position = tuple(control.index for control in self.controls)
         self.failure, shown = None, ""
         try:
-            self._frame(position)
+            self._film[position]
         except Exception as error:  # whatever it is, the learner must see it: a widget's callback has no other way out
             self.failure, shown = error, _error_html(error)
         for i, page in enumerate(self.pages):  # a page that keeps its value costs no message
-            frame = self._frames.get((i, *others))
+            frame = self._film.get((i, *others))
             page.value = _frame_html(frame, self._size) if frame else shown if i == here else ""
 
     def visit(self) -> int:
         """Move through every position, raise whatever goes wrong there, and return how many there were.
 
         Up to 400 positions that is every combination; beyond, each axis alone with the others at their first value.
-        Raises ValueError where all pictures are the same: then `draw` does not use what it is given.
+        Raises ValueError where all pictures are the same.
         """
-        positions = list(itertools.product(*(range(len(axis)) for axis in self._axes.values())))
+        positions = self._film.positions()
         if len(positions) > 400:
             positions = [position for position in positions if sum(map(bool, position)) <= 1]
         before = [control.index for control in self.controls]
@@ -181,8 +200,7 @@ class Stepper(ipywidgets.VBox):
                 control.index = index
             if self.failure is not None:
                 raise self.failure
-        if len({self._frame(position).picture.data for position in positions}) == 1:
-            raise ValueError(f"all {len(positions)} pictures of the stepper over {', '.join(self._axes)} are the same")
+        self._film.check(positions)
         return len(positions)
 
     def close(self) -> None:
@@ -197,22 +215,103 @@ class Stepper(ipywidgets.VBox):
         return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return f"Stepper({', '.join(f'{name}: {len(axis)} positions' for name, axis in self._axes.items())})"
+        return f"Stepper({', '.join(f'{name}: {len(axis)} positions' for name, axis in self._film.axes.items())})"
 
     def _static(self) -> str:
         """The main axis as a piece of HTML that stands alone: every frame a data URI, a few lines of plain script."""
-        (name, main), *others = self._axes.items()
+        (name, main), *others = self._film.axes.items()
         fixed = ", ".join(f"{other} = {next(iter(axis))}" for other, axis in others)
-        frames = [(f.picture.uri, f.caption, label) for f, label in zip(self._main, main, strict=True)]
-        return STYLE + STATIC.substitute(
+        return STYLE + string.Template(STATIC).substitute(
             id=f"ddpm-{uuid.uuid4().hex}",  # two steppers of one page, or one shown twice, must not meet
             name=html.escape(name),
-            label=html.escape(frames[0][2]),
+            label=html.escape(next(iter(main))),
             fixed=html.escape(f"here {fixed}" if fixed else ""),
             first=_frame_html(self._main[0], self._size),
-            last=len(frames) - 1,
+            last=len(main) - 1,
             interval=self._play.interval,
-            frames=json.dumps(frames).replace("</", "<\\/"),
+            frames=_json(self._main, main),
+        )
+
+
+class Pad:
+    """A plane with a point to move, and beside it the point's picture: `Pad(draw, background, x=range(9), y=range(9))`.
+
+    draw: called as draw(x=..., y=...), gives what `Picture.of` takes. Every position is drawn at once and goes into the
+        page, so let it be small: 441 digits are 0.2 MB, 441 figures would be 13 MB and half a minute.
+    background: called as background(ax), draws the plane. Afterwards the limits of ax are set to the values' ranges.
+    caption: called as draw is, gives the text under the picture. Where the point is stands above it in any case.
+    axes: two keywords of draw, the horizontal one first, each with its values, or {label: value}: increasing numbers.
+
+    The mouse shows what lies under it; a click or a drag leaves the point there, the arrow keys move it on. All of this
+    is one piece of HTML that needs neither kernel nor network, in the running notebook as in an exported page. In a
+    notebook that is not trusted, where no script runs, it shows the middle of the plane.
+    """
+
+    SIDE = 3.08  # inches of the plane: as high as a digit of 28 pixels beside it
+
+    def __init__(
+        self,
+        draw: Callable[..., Any],
+        background: Callable[[Axes], Any],
+        *,
+        caption: Callable[..., str] | None = None,
+        **axes: Iterable[Any],
+    ) -> None:
+        if len(axes) != 2:
+            raise TypeError(f"a pad has two axes, not {len(axes)}: Pad(draw, background, x=range(9), y=range(9))")
+        self._film = Film(draw, caption or (lambda **at: ""), axes)
+        self._plane, self._places = self._draw_plane(background)
+        for position in _progress(self._film.positions(), "drawing"):
+            self._film[position]
+        _steppers.append(self)
+
+    def _draw_plane(self, background: Callable[[Axes], Any]) -> tuple[Picture, list[list[float]]]:
+        """The plane, and where in it the values of x stand from the left and those of y from the top, in percent."""
+        names = list(self._film.axes)
+        x, y = ([float(value) for value in axis.values()] for axis in self._film.axes.values())
+        for name, values in zip(names, (x, y), strict=True):
+            if any(left >= right for left, right in itertools.pairwise(values)):
+                raise ValueError(f"the values of {name} must increase, as they do along the edge of the plane")
+        fig, ax = figure(self.SIDE + 0.95, self.SIDE + 1.05)  # viz.figure's margins
+        ax.set(xlabel=names[0], ylabel=names[1])
+        background(ax)
+        ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+        plane = Picture.of(fig)  # drawn first: that settles where an axes of equal aspect stands
+        in_figure = (ax.transData + fig.transFigure.inverted()).transform
+        left = 100 * in_figure([(value, y[0]) for value in x])[:, 0]
+        top = 100 - 100 * in_figure([(x[0], value) for value in y])[:, 1]
+        return plane, [left.round(2).tolist(), top.round(2).tolist()]
+
+    def visit(self) -> int:
+        """The number of positions. Raises ValueError where all pictures are the same; other errors came out before."""
+        positions = self._film.positions()
+        self._film.check(positions)
+        return len(positions)
+
+    def close(self) -> None:
+        """Let go of the pad: `visit_all` no longer counts it."""
+        if self in _steppers:
+            _steppers.remove(self)
+
+    def __repr__(self) -> str:
+        return f"Pad({', '.join(f'{name}: {len(axis)} positions' for name, axis in self._film.axes.items())})"
+
+    def _repr_html_(self) -> str:
+        positions = self._film.positions()
+        start = tuple(len(axis) // 2 for axis in self._film.axes.values())
+        size = self._film[start].picture.css_size
+        return STYLE + string.Template(PAD).substitute(
+            id=f"ddpm-{uuid.uuid4().hex}",
+            names=html.escape(" and ".join(self._film.axes)),
+            plane=self._plane.uri,
+            width=self._plane.css_size[0],
+            height=self._plane.css_size[1],
+            room=size[0],
+            where=html.escape(self._film.where(start)),
+            first=_frame_html(self._film[start], size),
+            start=list(start),
+            places=self._places,
+            frames=_json((self._film[at] for at in positions), map(self._film.where, positions)),
         )
 
 
@@ -235,6 +334,12 @@ def _frame_html(frame: Frame, size: tuple[int, int]) -> str:
     )
 
 
+def _json(frames: Iterable[Frame], labels: Iterable[str]) -> str:
+    """[picture, caption, label] of every frame, for a script."""
+    pages = [(frame.picture.uri, frame.caption, label) for frame, label in zip(frames, labels, strict=True)]
+    return json.dumps(pages).replace("</", "<\\/")
+
+
 def _error_html(error: Exception) -> str:
     """One red sentence, and the traceback folded away below it."""
     sentence = html.escape("".join(traceback.format_exception_only(error)))  # with the note of where it happened
@@ -246,12 +351,13 @@ def _error_html(error: Exception) -> str:
 
 
 def visit_all(at_least: int = 0) -> int:
-    """`visit` every stepper of the session, and return the number of positions in all.
+    """`visit` every stepper and pad of the session, and return the number of positions in all.
 
-    at_least: how many steppers there must be. Raises ValueError where there are fewer, and whatever a visit raises.
+    at_least: how many of them there must be. Raises ValueError where there are fewer, and whatever a visit raises.
     """
-    if len(_steppers) < at_least:
-        raise ValueError(f"{len(_steppers)} steppers are alive, not {at_least}: have the cells that make them run?")
+    alive = len(_steppers)
+    if alive < at_least:
+        raise ValueError(f"{alive} steppers and pads are alive, not {at_least}: have the cells that make them run?")
     return sum(stepper.visit() for stepper in _steppers)
 
 
@@ -307,7 +413,7 @@ def live(every: float = 0.25) -> Iterator[Callable[..., None]]:
 
 
 def export_html(notebook: str | Path, out: str | Path) -> Path:
-    """Write an executed notebook as one HTML page, its steppers working without kernel and network, and return `out`.
+    """Write an executed notebook as one HTML page, and return `out`. Its steppers and pads need no kernel there.
 
     Nothing is fetched, not even MathJax: formulas stand as they were typed.
     """

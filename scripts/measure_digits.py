@@ -2,9 +2,9 @@
 
     python scripts/measure_digits.py [--seeds 3]      # some 8 minutes on two CPU cores
 
-For 1,000 digits of each shipped model and seed, and for the 1,000 of the test set: how sure the classifier is (mean of its largest
-probability, and the share above 0.9) and how even the ten classes are (entropy over log 10; 1 is perfectly even).
-Prints a table and writes data/results/digits_quality.json.
+For 1,000 digits of each shipped model and seed, and for the 1,000 of the test set: how sure the classifier is (mean of
+its largest probability, and the share above 0.9) and how even the ten classes are (entropy over log 10; 1 is perfectly
+even). Prints a table and writes data/results/digits_quality.json.
 """
 
 from __future__ import annotations

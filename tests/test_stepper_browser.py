@@ -1,4 +1,4 @@
-"""The stepper in a real page: in JupyterLab with its kernel, and in an exported file without one."""
+"""Stepper and pad in a real page: in JupyterLab with its kernel, and in an exported file without one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from harness import Lab
+from harness import TOKEN, Lab
 from playwright.sync_api import Page, expect
 
-from ddpm_edu.widgets import Stepper, export_html
+from ddpm_edu.widgets import Pad, Stepper, export_html
 
 pytestmark = pytest.mark.browser
 
@@ -35,11 +35,25 @@ Stepper(draw, t=range(0, 1001, 20), caption=lambda t: f"t = {t}, SNR < ∞")
 """
 TWO_AXES = "Stepper(draw, t=range(0, 101, 20), scale=[1.0, 2.0])"
 
-# From a key to the first frame of the screen in which another picture stands, complete.
-STOPWATCH = """() => {
-    const picture = () => [...document.querySelectorAll(".ddpm-stepper img")].find((image) => image.offsetParent);
-    window.took = [];
-    document.addEventListener("keydown", () => {
+PAD = """
+import numpy as np
+from ddpm_edu import viz
+from ddpm_edu.widgets import Pad
+
+def draw(x, y):
+    # Two bars on a ground of noise: a picture of 28 x 28 pixels that is no smaller than a digit.
+    picture = np.random.default_rng(0).integers(0, 90, (28, 28), np.uint8)
+    picture[:, x + 10], picture[10 - y, :] = 255, 160
+    return picture
+
+Pad(draw, lambda ax: ax.plot([-10, 10], [-10, 10]), x=range(-10, 11), y=range(-10, 11), caption=lambda x, y: f"x < {y}")
+"""
+
+# From an event to the first frame of the screen in which another picture stands, complete.
+STOPWATCH = """([pictures, event]) => {
+    const picture = () => [...document.querySelectorAll(pictures)].find((image) => image.offsetParent);
+    const took = window.took = [];
+    document.addEventListener(event, () => {
         const start = performance.now(), before = picture().src;
         const look = () => {
             const now = picture();
@@ -51,9 +65,11 @@ STOPWATCH = """() => {
 }"""
 
 
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
 def write(path: Path, *cells: str) -> None:
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(metadata=kernel, cells=[nbformat.v4.new_code_cell(c) for c in cells]), path)
+    nbformat.write(nbformat.v4.new_notebook(metadata=KERNEL, cells=[nbformat.v4.new_code_cell(c) for c in cells]), path)
 
 
 def test_live(lab: Lab, page: Page):
@@ -67,7 +83,7 @@ def test_live(lab: Lab, page: Page):
     assert (box["width"], box["height"]) == (720, 340)
 
     # 1. A key on the focused slider: another picture, at once.
-    page.evaluate(STOPWATCH)
+    page.evaluate(STOPWATCH, [".ddpm-stepper img", "keydown"])
     one.locator(".ddpm-slider .noUi-handle").focus()
     for _ in range(25):
         page.keyboard.press("ArrowRight")
@@ -102,7 +118,7 @@ def test_live(lab: Lab, page: Page):
     two.locator(".ddpm-slider .noUi-handle").focus()
     page.keyboard.press("ArrowRight")
     two.locator(".ddpm-error:visible b").get_by_text(
-        "RuntimeError: diverged (while the stepper was drawing t = 40, scale = 2)"
+        "RuntimeError: diverged (while drawing t = 40, scale = 2)"
     ).wait_for()
     assert two.locator("img:visible").count() == 0
     page.keyboard.press("ArrowRight")
@@ -121,17 +137,107 @@ def test_live(lab: Lab, page: Page):
     run.assert_clean()
 
 
+def test_pad_live(lab: Lab, page: Page):
+    write(lab.root / "pad.ipynb", PAD, "# something below, to see whether it moves")
+    run = lab.open_and_run(page, "pad.ipynb")
+    pad = page.locator(".ddpm-pad")
+    plane, image, point = pad.locator(".ddpm-plane"), pad.locator(".ddpm-image"), pad.locator(".ddpm-point")
+    where, caption = pad.locator("output"), pad.locator(".ddpm-caption")
+    expect(where).to_have_text("x = 0, y = 0")
+    plane.scroll_into_view_if_needed()
+    box, size = plane.bounding_box(), pad.bounding_box()
+    middle = (box["x"] + 80 + 154, box["y"] + 40 + 154)  # the axes: 308 pixels, 80 from the left and 40 from the top
+    step = 308 / 20
+
+    def to(x: float, y: float) -> None:
+        page.mouse.move(middle[0] + step * x, middle[1] - step * y)
+
+    def dot() -> tuple[float, float]:
+        at = point.bounding_box()
+        return (at["x"] + at["width"] / 2 - middle[0]) / step, (middle[1] - at["y"] - at["height"] / 2) / step
+
+    # 1. The mouse shows what is under it, and takes it along when it goes.
+    to(3.3, -4.4)
+    expect(where).to_have_text("x = 3, y = -4")
+    assert dot() == pytest.approx((3, -4), abs=0.1)
+    page.mouse.move(middle[0], box["y"] - 30)
+    expect(where).to_have_text("x = 0, y = 0")
+
+    # 2. A drag leaves the point where it ends, at once: another picture at every position on the way.
+    to(0, 0)
+    page.mouse.down()
+    page.evaluate(STOPWATCH, [".ddpm-pad .ddpm-image", "pointermove"])
+    for x in range(1, 9):
+        to(x, 0)
+        page.wait_for_timeout(100)
+    took = page.evaluate("took")
+    assert len(took) == 8
+    assert statistics.median(took) < 50, took
+    to(99, 5)  # beyond the plane: along its edge
+    expect(where).to_have_text("x = 10, y = 5")
+    page.mouse.up()
+    page.mouse.move(middle[0], box["y"] - 30)
+    expect(where).to_have_text("x = 10, y = 5")
+    expect(caption).to_have_text("x < 5")
+    assert dot() == pytest.approx((10, 5), abs=0.1)
+
+    # 3. Arrow keys move it on, as the plane has had the focus since it was pressed; not beyond the edge.
+    page.evaluate(STOPWATCH, [".ddpm-pad .ddpm-image", "keydown"])
+    for key in ["ArrowLeft"] * 6 + ["ArrowUp"] * 4 + ["ArrowDown"] * 3 + ["ArrowRight"] * 2:
+        page.keyboard.press(key)
+        page.wait_for_timeout(100)
+    took = page.evaluate("took")
+    assert len(took) == 15
+    assert statistics.median(took) < 50, took
+    expect(where).to_have_text("x = 6, y = 6")
+    for _ in range(9):
+        page.keyboard.press("ArrowUp")
+    expect(where).to_have_text("x = 6, y = 10")
+    assert image.get_attribute("alt") == "x = 6, y = 10"
+    assert pad.bounding_box() == size
+    active_cell = "jupyterapp.shell.currentWidget.content.activeCellIndex"
+    assert page.evaluate(active_cell) == 0  # JupyterLab has not taken the arrows for its own
+    page.keyboard.press("Shift+Enter")  # but has all other keys
+    expect(where).to_have_text("x = 0, y = 0")
+    assert page.evaluate(active_cell) == 1
+    run.assert_clean()
+
+    # 4. Saved and opened again, without being run.
+    page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    point.wait_for()
+    expect(where).to_have_text("x = 0, y = 0")
+    plane.focus()
+    page.keyboard.press("ArrowUp")
+    expect(where).to_have_text("x = 0, y = 1")
+
+
+def test_notebook_that_is_not_trusted_shows_the_middle_of_the_pad(lab: Lab, page: Page):
+    pad = Pad(lambda x, y: np.full((8, 8), 10 * x + y, np.uint8), lambda ax: None, x=[1, 2, 3], y=[4, 5, 6])
+    pad.close()
+    output = nbformat.v4.new_output("display_data", data={"text/html": pad._repr_html_(), "text/plain": repr(pad)})
+    book = nbformat.v4.new_notebook(metadata=KERNEL, cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    nbformat.write(book, lab.root / "untrusted.ipynb")
+    page.goto(f"{lab.url}/lab/tree/untrusted.ipynb?reset&token={TOKEN}")
+    page.locator(".jp-OutputArea-output").get_by_text("x = 2, y = 5").wait_for()
+    pictures = page.locator(".jp-OutputArea-output img")
+    assert [picture.evaluate("it => it.naturalWidth") for picture in pictures.all()] == [806, 8]
+    assert page.locator(".ddpm-point").count() == 0
+
+
 def test_exported_page_needs_no_kernel_and_no_network(page: Page, tmp_path: Path):
     steppers = [
         Stepper(lambda t: np.full((8, 8), t, np.uint8), t=range(0, 100, 20), caption=lambda t: f"t = {t} < ∞"),
         Stepper(lambda t, k: np.full((8, 8), t * k, np.uint8), t=range(0, 100, 20), k=[1, 2]),
     ]
-    outputs = [nbformat.v4.new_output("display_data", data=stepper._repr_mimebundle_()) for stepper in steppers]
+    pad = Pad(lambda x, y: np.full((8, 8), 9 * x + y, np.uint8), lambda ax: None, x=range(9), y=range(9))
+    bundles = [*(stepper._repr_mimebundle_() for stepper in steppers), {"text/html": pad._repr_html_()}]
+    outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in bundles]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
     book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2}}
     nbformat.write(book, tmp_path / "book.ipynb")
-    for stepper in steppers:
-        stepper.close()
+    for each in (*steppers, pad):
+        each.close()
     out = export_html(tmp_path / "book.ipynb", tmp_path / "book.html")
 
     asked: list[str] = []
@@ -152,5 +258,19 @@ def test_exported_page_needs_no_kernel_and_no_network(page: Page, tmp_path: Path
     two.locator("button").click()
     two.locator(".ddpm-caption").get_by_text("t = 80, k = 1").wait_for()
     two.locator("button").get_by_text("▶").wait_for()  # stopped at the end
+    plane, image, where = (page.locator(f".ddpm-pad {what}") for what in (".ddpm-plane", ".ddpm-image", "output"))
+    before = image.get_attribute("src")
+    box = plane.bounding_box()
+    page.mouse.click(box["x"] + 80 + 308 / 4, box["y"] + 40 + 308 / 8)
+    assert where.text_content() == "x = 2, y = 7"
+    after = image.get_attribute("src")
+    page.evaluate("() => { document.onkeydown = () => { window.heard = true; }; }")  # as a slide show would
+    page.set_viewport_size({"width": 1280, "height": 500})
+    box = plane.bounding_box()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(300)
+    assert where.text_content() == "x = 2, y = 6"
+    assert len({before, after, image.get_attribute("src")}) == 3
+    assert (plane.bounding_box(), page.evaluate("window.heard")) == (box, None)
     assert asked == [out.as_uri()]
     assert complaints == []

@@ -1,7 +1,8 @@
-"""The stepper without a browser: what it draws, when, and what it says when that goes wrong; and the figures."""
+"""Stepper and pad without a browser: what they draw, when, what they say when that goes wrong; and the figures."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -17,7 +18,7 @@ from PIL import Image
 
 from ddpm_edu import viz, widgets
 from ddpm_edu.viz import Picture
-from ddpm_edu.widgets import Stepper, export_html, visit_all
+from ddpm_edu.widgets import Pad, Stepper, export_html, visit_all
 
 State = namedtuple("State", "t x_t x_0")
 
@@ -173,17 +174,21 @@ def test_visit_raises_what_goes_wrong_only_once():
 
 def test_visit_complains_of_one_picture_for_all():
     stepper = Stepper(lambda t: flat(3), t=[1, 2, 3])
-    with pytest.raises(ValueError, match="all 3 pictures of the stepper over t are the same"):
+    with pytest.raises(ValueError, match="all 3 pictures over t are the same"):
         stepper.visit()
 
 
 def test_visit_all():
-    with pytest.raises(ValueError, match="0 steppers are alive, not 1"):
+    with pytest.raises(ValueError, match="0 steppers and pads are alive, not 1"):
         visit_all(at_least=1)
     assert visit_all() == 0
     one, _two = Stepper(Recorder(), t=[1, 2]), Stepper(Recorder(), t=[1, 2, 3])
     assert visit_all(at_least=2) == 5
     one.close()
+    assert visit_all() == 3
+    pad = Pad(lambda x, y: flat(10 * x + y), lambda ax: None, x=[1, 2], y=[3, 4])
+    assert visit_all(at_least=2) == 7
+    pad.close()
     assert visit_all() == 3
     Stepper(Recorder(wrong={"t": 2, "k": 2}), t=[1, 2], k=[1, 2])
     with pytest.raises(RuntimeError, match="diverged"):
@@ -276,6 +281,84 @@ def test_live_shows_the_first_and_the_last(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert [re.search(r"loss \d", page)[0] for page in shown] == ["loss 0", "loss 4"]
+
+
+# The pad ------------------------------------------------------------------------------------------------------------
+
+
+def test_pad_holds_every_position_under_its_name():
+    asked = []
+
+    def draw(x: float, y: int) -> np.ndarray:
+        asked.append((x, y))
+        return flat(int(100 * x) + y)
+
+    caption = lambda x, y: f"x + y < {x + y:g}</script>"  # noqa: E731
+    pad = Pad(draw, lambda ax: None, x=np.linspace(0, 1, 5), y=[1, 2, 4], caption=caption)
+    assert pad.visit() == len(asked) == len(set(asked)) == 15
+    page = pad._repr_html_()
+    frames = json.loads(re.search(r"const frames = (\[.*?\]\])", page)[1])
+    for (x, y), (uri, text, label) in zip(asked, frames, strict=True):
+        image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+        assert image.getpixel((0, 0))[0] == int(100 * x) + y
+        assert (label, text) == (f"x = {x:g}, y = {y}", f"x + y &lt; {x + y:g}&lt;/script&gt;")
+    assert "<output>x = 0.5, y = 2</output>" in page  # before its script has run: the middle
+    assert page.count("</script>") == 1
+    assert "http" not in page
+    assert len(set(re.findall(r'id="(ddpm-\w+)"', page + pad._repr_html_()))) == 2  # shown twice: two names
+
+
+@pytest.mark.parametrize("setting", [{}, {"aspect": "equal"}, {"xscale": "log"}])
+def test_pad_knows_where_on_the_plane_its_positions_are(setting: dict):
+    """Points that the background draws at the positions are found in its picture, where the script puts the point."""
+    x, y = [1, 2, 5], [-1, 0, 0.5, 1]
+
+    def background(ax) -> None:
+        ax.scatter(*np.meshgrid(x, y), s=60, color="#ff0000", clip_on=False, zorder=9)
+        ax.set(**setting)
+
+    pad = Pad(lambda x, y: flat(int(10 * (x + y))), background, x=x, y=y)
+    plane = pixels(pad._plane).astype(int)
+    high, wide, _ = plane.shape
+    red = (plane[:, :, 0] > 200) & (plane[:, :, 1:] < 90).all(2)
+    left, top = pad._places
+    assert (len(left), len(top)) == (3, 4)
+    assert left == sorted(left)
+    assert top == sorted(top, reverse=True)
+    assert [left[0], left[-1]] == pytest.approx([100 * 80 / 403, 100 * 388 / 403], abs=0.01)  # from edge to edge
+    for i, j in np.ndindex(3, 4):
+        column, row = round(left[i] / 100 * wide), round(top[j] / 100 * high)
+        around = red[row - 15 : row + 16, column - 15 : column + 16]
+        centre = np.argwhere(around).mean(0) - 15
+        assert np.abs(centre).max() < 1, (i, j, centre)  # half a CSS pixel
+
+
+def test_pad_that_goes_wrong_says_so_when_it_is_made():
+    def draw(x: int, y: int) -> np.ndarray:
+        if (x, y) == (2, 3):
+            raise RuntimeError("diverged")
+        return flat(x + y)
+
+    with pytest.raises(RuntimeError, match="diverged") as caught:
+        Pad(draw, lambda ax: None, x=[1, 2], y=[3, 4])
+    assert "x = 2, y = 3" in caught.value.__notes__[0]
+    with pytest.raises(ValueError, match="all 4 pictures over x, y are the same"):
+        Pad(lambda x, y: flat(3), lambda ax: None, x=[1, 2], y=[3, 4]).visit()
+    assert len(widgets._steppers) == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"x": [1, 2]}, "two axes, not 1"),
+        ({"x": [1, 2], "y": [1, 2], "z": [1, 2]}, "two axes, not 3"),
+        ({"x": [1], "y": [1, 2]}, "x has 1 value"),
+        ({"x": [1, 2], "y": [1, 3, 2]}, "the values of y must increase"),
+    ],
+)
+def test_bad_axes_of_a_pad_get_a_sentence(axes: dict, message: str):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Pad(lambda **at: flat(3), lambda ax: None, **axes)
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,29 +18,33 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 VISIT = """from ddpm_edu.widgets import visit_all
 
-print(visit_all(at_least={steppers}))"""
+print(visit_all(at_least={at_least}))"""
 
 
 class Executed(NamedTuple):
-    """An executed copy: the notebook, its file, the seconds its own cells took, the slider positions visited."""
+    """An executed copy: the notebook, its file, the seconds its own cells took; its steppers and pads, the positions
+    of them all, each visited."""
 
     notebook: nbformat.NotebookNode
     path: Path
     seconds: float
+    steppers: int
+    pads: int
     positions: int
 
 
 @pytest.fixture(scope="session")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Executed]:
-    """Runs a notebook from top to bottom, then moves every slider of it through all its positions, errors raised."""
+    """Runs a notebook from top to bottom, then moves each of its sliders through all positions, errors raised."""
     folder = tmp_path_factory.mktemp("notebooks")
     private = {k: v for k, v in private_jupyter(folder).items() if k.startswith(("DDPM", "IPYTHON", "JUPYTER"))}
 
     @cache
     def run(path: Path) -> Executed:
         notebook = nbformat.read(path, as_version=4)
-        steppers = sum(cell.source.count("Stepper(") + cell.source.count("Stepper.of(") for cell in notebook.cells)
-        visit = nbformat.v4.new_code_cell(VISIT.format(steppers=steppers))
+        code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        steppers, pads = (len(re.findall(rf"\b{made}\(", code)) for made in (r"Stepper(?:\.of)?", "Pad"))
+        visit = nbformat.v4.new_code_cell(VISIT.format(at_least=steppers + pads))
         last = len(notebook.cells) - 1
         finished: dict[int, float] = {}
         client = NotebookClient(
@@ -57,7 +62,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Execu
         positions = int(visit.outputs[0]["text"])
         out = folder / path.name
         nbformat.write(notebook, out)
-        return Executed(notebook, out, seconds, positions)
+        return Executed(notebook, out, seconds, steppers, pads, positions)
 
     return run
 

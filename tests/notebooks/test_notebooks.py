@@ -123,20 +123,25 @@ def test_says_nothing_on_stderr(path: Path, executed: Callable) -> None:
 @pytest.mark.slow
 @pytest.mark.browser
 def test_exported_page_moves_without_kernel_or_network(path: Path, executed: Callable, page, tmp_path: Path) -> None:
-    """Every stepper of the exported page shows another picture when its slider is moved; nothing is requested."""
+    """Every stepper and pad of the exported page shows another picture when it is moved; nothing is requested."""
     from ddpm_edu.widgets import export_html
 
     run = executed(path)
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto(export_html(run.path, tmp_path / "page.html").as_uri())
-    sliders = page.locator(".ddpm-static input[type=range]")
-    expected = sum(cell.source.count("Stepper(") + cell.source.count("Stepper.of(") for cell in run.notebook.cells)
-    assert sliders.count() == expected
-    for k in range(expected):
-        picture = page.locator(".ddpm-static", has=page.locator("input[type=range]")).nth(k).locator("img")
-        before = picture.get_attribute("src")
-        sliders.nth(k).focus()
-        page.keyboard.press("End")
-        assert picture.get_attribute("src") != before
+    to_the_corner = ["ArrowRight", "ArrowUp"] * 50
+    for moved, keys, expected in (
+        ("input[type=range]", ["End"], run.steppers),
+        (".ddpm-plane", to_the_corner, run.pads),
+    ):
+        widgets = page.locator(".ddpm-static", has=page.locator(moved))
+        assert widgets.count() == expected
+        for widget in widgets.all():
+            picture = widget.locator(".ddpm-image")
+            before = picture.get_attribute("src")
+            widget.locator(moved).focus()
+            for key in keys:
+                page.keyboard.press(key)
+            assert picture.get_attribute("src") != before
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
