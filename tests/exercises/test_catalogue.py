@@ -94,7 +94,7 @@ def constant(exercise: Exercise):
 
 def on_every_tensor(change, exercise: Exercise):
     def changed(value):
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [changed(item) for item in value]
         return change(value) if isinstance(value, torch.Tensor) else value
 
