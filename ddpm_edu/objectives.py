@@ -141,8 +141,7 @@ def transition_term(
     t = process.check_t(t, x_0, low=2)
     x_t = process.marginal(x_0, t).sample(generator)
     q, p = process.posterior(x_0, x_t, t), process.posterior(denoise(x_t, t, cond).x_0, x_t, t)
-    var = torch.stack([sigma2(process, int(i), int(i) - 1) for i in t])
-    return q.kl(Gaussian(p.mean, like(var, x_0))).flatten(1).sum(1)
+    return q.kl(Gaussian(p.mean, like(sigma2(process, t, t - 1), x_0))).flatten(1).sum(1)
 
 
 def decoder_term(
@@ -174,6 +173,5 @@ def elbo_weight(process: Process, sigma2: Variance = beta) -> Tensor:
     """
     t = torch.arange(2, process.T + 1)
     ratio, noise = process.transition(t - 1, t)  # sqrt(alpha_t) and beta_t
-    var = torch.stack([sigma2(process, int(i), int(i) - 1) for i in t])
-    weight = noise**2 / (2 * var * ratio**2 * process.b[t] ** 2)
+    weight = noise**2 / (2 * sigma2(process, t, t - 1) * ratio**2 * process.b[t] ** 2)
     return torch.cat([torch.full((2,), torch.nan, dtype=torch.float64), weight])

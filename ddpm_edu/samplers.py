@@ -40,21 +40,21 @@ class State(NamedTuple):
 
 # sigma_t^2, the variance of the noise that ancestral sampling adds on its way from t to s -----------------------------
 
-Variance = Callable[[Process, int, int], Tensor]
+Variance = Callable[[Process, Any, Any], Tensor]  # sigma2(process, t, s), t and s ints or integer tensors alike
 
 
-def posterior(process: Process, t: int, s: int) -> Tensor:
+def posterior(process: Process, t: Any, s: Any) -> Tensor:
     """That of q(x_s | x_t, x_0), DDPM eq. 7: exact when the data is one point. 0 at s = 0."""
     return beta(process, t, s) * process.b[s] ** 2 / process.b[t] ** 2
 
 
-def beta(process: Process, t: int, s: int) -> Tensor:
+def beta(process: Process, t: Any, s: Any) -> Tensor:
     """beta_t (for a stride, the variance of q(x_t | x_s)): exact when the data is N(0, I). 0 at s = 0: the last step
     adds no noise (DDPM, algorithm 2, line 3)."""
     return process.transition(s, t)[1] * (s > 0)
 
 
-def none(process: Process, t: int, s: int) -> Tensor:
+def none(process: Process, t: Any, s: Any) -> Tensor:
     """No noise: the chain contracts, and what comes out is not a sample (notebook 08)."""
     return torch.zeros((), dtype=torch.float64)
 
