@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ddpm_edu.mixture import Mixture
 
-__all__ = ["Modes", "modes_covered", "sliced_wasserstein"]
+__all__ = [
+    "Modes", "PrecisionRecall", "clip_score", "fid", "frechet_distance", "kid", "modes_covered", "precision_recall",
+    "sliced_wasserstein",
+]  # fmt: skip
+
+
+# Points whose density is known ----------------------------------------------------------------------------------------
 
 
 class Modes(NamedTuple):
@@ -41,3 +47,92 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, generator: t
     u = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
     u = u / u.norm(dim=0)
     return (x.double() @ u).sort(0).values.sub((y.double() @ u).sort(0).values).square().mean().sqrt().item()
+
+
+# Features of pictures: (n, d), one row a picture, from a fixed network ------------------------------------------------
+
+
+def frechet_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> float:
+    """The squared Wasserstein-2 distance of two Gaussians (Dowson and Landau 1982):
+
+    ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). means: (d,), covariances: (d, d), symmetric, singular ones too.
+    """
+    m_1, S_1, m_2, S_2 = (torch.as_tensor(value).double() for value in (mean_1, cov_1, mean_2, cov_2))
+    # S1 S2 has the eigenvalues of the symmetric R S2 R with R = S1^(1/2): no complex root of a product that rounding
+    # has left without one.
+    root = _root(S_1)
+    cross = torch.linalg.eigvalsh(root @ S_2 @ root).clamp(min=0).sqrt().sum()
+    return ((m_1 - m_2).square().sum() + S_1.trace() + S_2.trace() - 2 * cross).clamp(min=0).item()
+
+
+def _root(S: Tensor) -> Tensor:
+    """The symmetric square root of a covariance; eigenvalues that rounding made negative are 0."""
+    values, axes = torch.linalg.eigh(S)
+    return axes * values.clamp(min=0).sqrt() @ axes.mT
+
+
+def fid(features_1: Tensor, features_2: Tensor) -> float:
+    """Frechet distance of the Gaussians fitted to two sets of features, (n, d) and (m, d) (Heusel et al. 2017, eq. 6).
+
+    It is 0 only in the limit: between two sets of one distribution it is about proportional to 1/n (notebook 09), so
+    only values at one n, and from one network, can be compared.
+    """
+    x, y = _features(features_1, features_2)
+    return frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+
+
+def kid(features_1: Tensor, features_2: Tensor) -> float:
+    """Kernel distance: the unbiased estimate of the squared maximum mean discrepancy with the kernel
+    (x . y / d + 1)^3, from all pairs (Binkowski et al. 2018, section 3). (n, d) and (m, d).
+
+    Between sets of one distribution its mean is 0 at any n, so it may come out negative.
+    """
+    x, y = _features(features_1, features_2)
+    d, n, m = x.shape[1], len(x), len(y)
+    xx, yy, xy = ((one @ other.mT / d + 1) ** 3 for one, other in ((x, x), (y, y), (x, y)))
+    within = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1))  # no x with itself
+    return (within - 2 * xy.mean()).item()
+
+
+class PrecisionRecall(NamedTuple):
+    """precision: the share of generated pictures that look real. recall: the share of real ones that are generated."""
+
+    precision: float
+    recall: float
+
+
+def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRecall:
+    """Improved precision and recall (Kynkaanniemi et al. 2019, eqs. 1 and 2). (n, d) and (m, d).
+
+    A set's manifold is the union of balls around its features, each reaching to the k-th nearest other feature of the
+    set. Precision: how many generated features lie in the manifold of the real; recall: the reverse.
+    """
+    x, y = _features(real, generated)
+    if min(len(x), len(y)) <= k:
+        raise ValueError(f"There must be more than k = {k} features in each set; got {len(x)} and {len(y)}.")
+    between = torch.cdist(x, y)  # (n, m)
+    radius_x, radius_y = (torch.cdist(z, z).kthvalue(k + 1, dim=1).values for z in (x, y))  # itself is the nearest
+    precision = (between <= radius_x[:, None]).any(0).double().mean()
+    recall = (between <= radius_y[None]).any(1).double().mean()
+    return PrecisionRecall(precision.item(), recall.item())
+
+
+def clip_score(image: Tensor, text: Tensor, w: float = 2.5) -> Tensor:
+    """w max(cos(image, text), 0) of each pair of embeddings: (b, d) and (b, d) -> (b,) (Hessel et al. 2021, eq. 1).
+
+    w is 2.5 in the paper; 100 is in use as well, so say which.
+    """
+    if image.shape != text.shape or image.ndim != 2:
+        raise ValueError(f"image and text must be (b, d) alike; got {tuple(image.shape)} and {tuple(text.shape)}.")
+    return w * torch.cosine_similarity(image.float(), text.float(), dim=1).clamp(min=0)
+
+
+def _features(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, or one sentence on what is wrong."""
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"Features must be (n, d) and (m, d); got {tuple(x.shape)} and {tuple(y.shape)}.")
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"There must be 2 features or more in each set; got {len(x)} and {len(y)}.")
+    if not (x.isfinite().all() and y.isfinite().all()):
+        raise ValueError("The features hold NaN or inf: look at the pictures they were computed from.")
+    return x.double(), y.double()
