@@ -95,5 +95,6 @@ WRONG = [
               "(0.5 * (log_var.exp() + mean**2 - 1 - log_var)).mean()"], "You averaged both"),
     ("03.5", ["return F.binary_cross_entropy_with_logits(logits, x, reduction='sum') - beta * 0.5 * "
               "(1 + log_var - mean**2 - log_var.exp()).sum()"], "summed over the batch"),
-    ("03.5", ["return F.binary_cross_entropy_with_logits(logits, x, reduction='sum') / len(x)"], "The divergence is missing"),
+    ("03.5", ["return F.binary_cross_entropy_with_logits(logits, x, reduction='sum') / len(x)"],
+     "The divergence is missing"),
 ]  # fmt: skip
