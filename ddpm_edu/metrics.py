@@ -31,9 +31,12 @@ def modes_covered(x: Tensor, mixture: Mixture, share: float = 0.1) -> Modes:
     A sample lies on the nearest mode if it is within 3 of its deviations (in the plane 98.9 % of a Gaussian's own
     are); a mode is covered if at least `share` of the samples it should have (n times its weight) lie on it.
     """
-    distance, nearest = torch.cdist(x.double(), mixture.means.double()).min(1)
+    x = _finite(x, mixture.means.shape[1])
+    distance, nearest = torch.cdist(x, mixture.means.double()).min(1)
     counts = nearest[distance <= 3 * mixture.deviations[nearest]].bincount(minlength=len(mixture.weights))
-    return Modes(int((counts >= share * len(x) * mixture.weights).sum()), counts.sum().item() / len(x))
+    return Modes(
+        int((counts >= share * len(x) * mixture.weights)[mixture.weights > 0].sum()), counts.sum().item() / len(x)
+    )
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, generator: torch.Generator | None = None) -> float:
@@ -44,9 +47,12 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, generator: t
     """
     if x.shape != y.shape or x.ndim != 2:
         raise ValueError(f"x and y must be (n, d) of one shape; got {tuple(x.shape)} and {tuple(y.shape)}.")
+    if directions < 1:
+        raise ValueError(f"There must be 1 direction or more; got {directions}.")
+    x, y = (_finite(z, x.shape[1]) for z in (x, y))
     u = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
     u = u / u.norm(dim=0)
-    return (x.double() @ u).sort(0).values.sub((y.double() @ u).sort(0).values).square().mean().sqrt().item()
+    return (x @ u).sort(0).values.sub((y @ u).sort(0).values).square().mean().sqrt().item()
 
 
 # Features of pictures: (n, d), one row a picture, from a fixed network ------------------------------------------------
@@ -58,6 +64,12 @@ def frechet_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tenso
     ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). means: (d,), covariances: (d, d), symmetric, singular ones too.
     """
     m_1, S_1, m_2, S_2 = (torch.as_tensor(value).double() for value in (mean_1, cov_1, mean_2, cov_2))
+    d = len(m_1)
+    if not (m_1.shape == m_2.shape == (d,) and S_1.shape == S_2.shape == (d, d)):
+        shapes = ", ".join(str(tuple(value.shape)) for value in (m_1, S_1, m_2, S_2))
+        raise ValueError(f"There must be two means (d,) and two covariances (d, d); got {shapes}.")
+    if not (torch.allclose(S_1, S_1.mT) and torch.allclose(S_2, S_2.mT)):
+        raise ValueError("The covariances must be symmetric and finite.")
     # S1 S2 has the eigenvalues of the symmetric R S2 R with R = S1^(1/2): no complex root of a product that rounding
     # has left without one.
     root = _root(S_1)
@@ -74,11 +86,12 @@ def _root(S: Tensor) -> Tensor:
 def fid(features_1: Tensor, features_2: Tensor) -> float:
     """Frechet distance of the Gaussians fitted to two sets of features, (n, d) and (m, d) (Heusel et al. 2017, eq. 6).
 
-    It is 0 only in the limit: between two sets of one distribution it is about proportional to 1/n (notebook 09), so
-    only values at one n, and from one network, can be compared.
+    Between two independent sets of one distribution it is not 0 but about proportional to 1/n: only values at one n,
+    and from one network, can be compared.
     """
     x, y = _features(features_1, features_2)
-    return frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+    cov_x, cov_y = (torch.atleast_2d(z.T.cov()) for z in (x, y))
+    return frechet_distance(x.mean(0), cov_x, y.mean(0), cov_y)
 
 
 def kid(features_1: Tensor, features_2: Tensor) -> float:
@@ -108,8 +121,8 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRe
     set. Precision: how many generated features lie in the manifold of the real; recall: the reverse.
     """
     x, y = _features(real, generated)
-    if min(len(x), len(y)) <= k:
-        raise ValueError(f"There must be more than k = {k} features in each set; got {len(x)} and {len(y)}.")
+    if not 1 <= k < min(len(x), len(y)):
+        raise ValueError(f"k must be 1 or more, and below the sets' sizes {len(x)} and {len(y)}; got {k}.")
     between = torch.cdist(x, y)  # (n, m)
     radius_x, radius_y = (torch.cdist(z, z).kthvalue(k + 1, dim=1).values for z in (x, y))  # itself is the nearest
     precision = (between <= radius_x[:, None]).any(0).double().mean()
@@ -133,6 +146,13 @@ def _features(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"Features must be (n, d) and (m, d); got {tuple(x.shape)} and {tuple(y.shape)}.")
     if min(len(x), len(y)) < 2:
         raise ValueError(f"There must be 2 features or more in each set; got {len(x)} and {len(y)}.")
-    if not (x.isfinite().all() and y.isfinite().all()):
-        raise ValueError("The features hold NaN or inf: look at the pictures they were computed from.")
-    return x.double(), y.double()
+    return _finite(x, x.shape[1]), _finite(y, y.shape[1])
+
+
+def _finite(x: Tensor, d: int) -> Tensor:
+    """x, (n, d), in float64, or one sentence on what is wrong."""
+    if x.ndim != 2 or x.shape[1] != d or len(x) == 0:
+        raise ValueError(f"There must be samples of shape (n, {d}); got {tuple(x.shape)}.")
+    if not x.isfinite().all():
+        raise ValueError("The samples hold NaN or inf: look at what they were computed from.")
+    return x.double()

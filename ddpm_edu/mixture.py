@@ -33,7 +33,7 @@ class Mixture:
         weights, means, covs = (torch.as_tensor(value).double().cpu() for value in (weights, means, covs))
         k = len(means)
         if weights.shape != (k,) or not (weights >= 0).all() or weights.sum() <= 0:
-            raise ValueError(f"weights must be {k} numbers >= 0, one for each mean; got shape {tuple(weights.shape)}.")
+            raise ValueError(f"weights must be {k} numbers >= 0, one for each mean; got {weights.tolist()}.")
         self.event = means.shape[1:]
         self._means = means.reshape(k, -1)
         d = self._means.shape[1]
@@ -83,11 +83,13 @@ class Mixture:
 
         Every component stays Gaussian under the noise: N(a m, a^2 C + b^2 I).
         """
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point; got {x.dtype}. Use x.float().")
         if x.shape[1:] != self.event:
             raise ValueError(f"This mixture lives on data of shape {tuple(self.event)}; got x of {tuple(x.shape)}.")
         if (b == 0).any() and not (self._vars > 0).all():
             raise ValueError(
-                "Without noise (t = 0) a mixture with variance 0 has no density: ask for t >= 1, or give it a variance."
+                "Where b = 0 (t = 0) a mixture with variance 0 has no density: ask for t >= 1, or give it a variance."
             )
         flat = x.reshape(len(x), self._means.shape[1]).double().cpu()
         spherical = self._axes is None and self._vars.shape[1] == 1

@@ -78,6 +78,8 @@ def vae_loss(vae: VAE, x: Tensor, beta: float = 1.0, generator: torch.Generator 
 def importance_bound(vae: VAE, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
     """log 1/k sum_i p(x, z_i) / q(z_i | x) at k draws z_i ~ q(z | x): (b,), a lower bound of log p(x) in expectation,
     tighter with k (Burda et al. 2016, eq. 8). x: (b, ...)."""
+    if k < 1:
+        raise ValueError(f"k, the number of draws, must be 1 or more; got {k}.")
     q = vae.encode(x)
     prior = Gaussian(torch.zeros_like(q.mean), torch.ones_like(q.mean))
     weights = []

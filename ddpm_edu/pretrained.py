@@ -60,7 +60,7 @@ def sample(recipe: Recipe, model: Any, n: int = 64, steps: int | None = None, se
     if n < 1:
         raise ValueError(f"The number of pictures must be 1 or more; got {n}.")
     generators = [torch.Generator().manual_seed((seed << 20) + k) for k in range(n)]
-    noise = torch.stack([torch.randn(recipe.noise, generator=generator) for generator in generators])
+    noise = torch.stack([torch.randn(recipe.noise_shape, generator=generator) for generator in generators])
     parts = [recipe.generate(model, part, steps) for part in tqdm(noise.split(32), desc="sampling")]
     return recipe.codec.decode(torch.cat(parts))
 

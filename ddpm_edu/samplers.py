@@ -40,7 +40,8 @@ class State(NamedTuple):
 
 # sigma_t^2, the variance of the noise that ancestral sampling adds on its way from t to s -----------------------------
 
-Variance = Callable[[Process, Any, Any], Tensor]  # sigma2(process, t, s), t and s ints or integer tensors alike
+# sigma2(process, t, s), t and s two ints or two integer tensors (b,)
+Variance = Callable[[Process, Any, Any], Tensor]
 
 
 def posterior(process: Process, t: Any, s: Any) -> Tensor:
@@ -56,7 +57,7 @@ def beta(process: Process, t: Any, s: Any) -> Tensor:
 
 def none(process: Process, t: Any, s: Any) -> Tensor:
     """No noise: the chain contracts, and what comes out is not a sample (notebook 08)."""
-    return torch.zeros((), dtype=torch.float64)
+    return torch.zeros_like(process.b[t])
 
 
 # Samplers -------------------------------------------------------------------------------------------------------------

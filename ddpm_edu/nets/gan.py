@@ -14,9 +14,12 @@ from ddpm_edu.nets.mlp import mlp
 __all__ = ["DCDiscriminator", "DCGenerator", "points_gan"]
 
 
-def points_gan(d: int = 2, d_z: int = 2, width: int = 128) -> tuple[nn.Module, nn.Module]:
-    """A generator (b, d_z) -> (b, d) and a discriminator (b, d) -> (b,), with two hidden layers each."""
-    return mlp(d_z, width, width, d), nn.Sequential(mlp(d, width, width, 1), nn.Flatten(0))
+def points_gan(
+    d: int = 2, d_z: int = 2, width: int = 128, hidden: int = 2, act: type[nn.Module] = nn.SiLU
+) -> tuple[nn.Module, nn.Module]:
+    """A generator (b, d_z) -> (b, d) and a discriminator (b, d) -> (b,), with `hidden` hidden layers each."""
+    between = [width] * hidden
+    return mlp(d_z, *between, d, act=act), nn.Sequential(mlp(d, *between, 1, act=act), nn.Flatten(0))
 
 
 class DCGenerator(nn.Sequential):

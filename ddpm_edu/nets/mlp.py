@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ddpm_edu.nets.layers import TimeEmbedding, zero
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """(b, widths[0]) -> (b, widths[-1]): linear layers, SiLU between them.
+def mlp(*widths: int, act: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+    """(b, widths[0]) -> (b, widths[-1]): linear layers with activations between them.
 
     >>> mlp(2, 64, 1)
     Sequential(
@@ -21,7 +21,7 @@ def mlp(*widths: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for d_in, d_out in pairwise(widths):
-        layers += [nn.SiLU(), nn.Linear(d_in, d_out)]
+        layers += [act(), nn.Linear(d_in, d_out)]
     return nn.Sequential(*layers[1:])
 
 

@@ -19,8 +19,8 @@ __all__ = ["Coupling", "RealNVP"]
 
 
 class Coupling(nn.Module):
-    """An affine coupling layer (eqs. 4 and 5): where mask is 1 x is kept, elsewhere it is scaled and shifted by what
-    the kept half says: y = mask x + (1 - mask) (x exp(s(mask x)) + t(mask x)).
+    """An affine coupling layer, in its masked form (eq. 9): where mask is 1 x is kept, elsewhere it is scaled and
+    shifted by what the kept half says: y = mask x + (1 - mask) (x exp(s(mask x)) + t(mask x)).
 
     mask: (d,) of zeros and ones. dy/dx is triangular with diagonal 1 or exp(s) (eq. 6), so log_det = sum of s.
     """
@@ -31,12 +31,12 @@ class Coupling(nn.Module):
         super().__init__()
         d = len(mask)
         self.register_buffer("mask", mask.float(), persistent=False)
-        net = mlp(d, width, width, 2 * d)
+        net = mlp(d, width, width, 2 * d, act=nn.ReLU)
         self.net = nn.Sequential(*net[:-1], zero(net[-1]))  # starts as the identity
 
     def scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """s and t from the kept half: (b, d) each, 0 where x is kept. |s| < 2: one layer scales by exp(2) = 7 at most,
-        so no single step of training can blow up the density."""
+        """s and t from the kept half: (b, d) each, 0 where x is kept. |s| < 2, so that no layer scales by more than
+        exp(2) = 7.4: unbounded, one bad step of training can make the density overflow."""
         s, t = (self.net(kept) * (1 - self.mask).repeat(2)).chunk(2, dim=1)
         return 2 * (s / 2).tanh(), t
 
@@ -80,7 +80,7 @@ class RealNVP(nn.Module):
         return z
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) = log N(f(x); 0, I) + log |det df/dx| (eq. 2), in nats: (b,)."""
+        """log p(x) = log N(f(x); 0, I) + log |det df/dx| (eq. 3), in nats: (b,)."""
         z, log_det = self(x)
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1) + log_det
 

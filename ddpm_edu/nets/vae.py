@@ -47,6 +47,8 @@ class Normal(nn.Module):
 
     def __init__(self, sigma: float = 1.0, learned: bool = False) -> None:
         super().__init__()
+        if sigma <= 0:
+            raise ValueError(f"sigma, a deviation, must be above 0; got {sigma}.")
         self.log_sigma = nn.Parameter(torch.tensor(math.log(sigma)), requires_grad=learned)
 
     def p(self, y: Tensor) -> Gaussian:
@@ -66,6 +68,8 @@ class Bernoulli(nn.Module):
     """Each element of x is 0 or 1, and is 1 with probability sigmoid(y): -log p is the binary cross-entropy."""
 
     def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError(f"x must lie in 0..1, not in {x.min():g}..{x.max():g}: encode pictures by codec.Binary.")
         return -F.binary_cross_entropy_with_logits(y, x, reduction="none").flatten(1).sum(1)
 
     def mean(self, y: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class VAE(nn.Module):
     `objectives.elbo` and `objectives.importance_bound` bound its log p(x).
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Normal | Bernoulli, d_z: int) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, d_z: int) -> None:
         super().__init__()
         self.encoder, self.decoder, self.likelihood, self.d_z = encoder, decoder, likelihood, d_z
 
@@ -100,21 +104,31 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z: (b, d_z) -> y, the parameters of p(x | z): the shape of x."""
+        if z.ndim != 2 or z.shape[1] != self.d_z:
+            raise ValueError(f"z must be (b, {self.d_z}); got {tuple(z.shape)}. To rebuild x, give vae.encode(x).mean.")
         return self.decoder(z).float()
 
     def forward(self, z: Tensor) -> Tensor:
         """The picture or point that z stands for: E[x | z], the shape of x."""
         return self.likelihood.mean(self.decode(z))
 
+    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of p(x): z from the prior, then x from p(x | z)."""
         z = randn_like(torch.empty(n, self.d_z, device=next(self.parameters()).device), generator)
         return self.likelihood.sample(self.decode(z), generator)
 
 
-def points_vae(d: int = 2, d_z: int = 2, width: int = 128, sigma: float = 0.12, learned: bool = False) -> VAE:
+def points_vae(
+    d: int = 2,
+    d_z: int = 2,
+    width: int = 128,
+    sigma: float = 0.12,
+    learned: bool = False,
+    act: type[nn.Module] = nn.SiLU,
+) -> VAE:
     """For points (b, d): two hidden layers each way, a Gaussian likelihood."""
-    encoder, decoder = mlp(d, width, width, 2 * d_z), mlp(d_z, width, width, d)
+    encoder, decoder = mlp(d, width, width, 2 * d_z, act=act), mlp(d_z, width, width, d, act=act)
     return VAE(encoder, decoder, Normal(sigma, learned), d_z)
 
 

@@ -28,7 +28,7 @@ class Recipe(ABC):
 
     @property
     @abstractmethod
-    def noise(self) -> tuple[int, ...]:
+    def noise_shape(self) -> tuple[int, ...]:
         """The shape of the noise that one sample is made from."""
 
     @abstractmethod

@@ -27,7 +27,7 @@ class Digits(Recipe):
     name: ClassVar[str] = "digits"
     ships: ClassVar[str] = "denoise"
     codec: ClassVar[Pixels] = Pixels()
-    noise: ClassVar[tuple[int, ...]] = (1, 28, 28)
+    noise_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
 
     schedule: str = "linear"
     T: int = 1000

@@ -36,14 +36,14 @@ class DigitsGAN(Recipe):
     seed: int = 0
 
     @property
-    def noise(self) -> tuple[int, ...]:
+    def noise_shape(self) -> tuple[int, ...]:
         return (self.d_z,)
 
     def networks(self) -> dict[str, nn.Module]:
         return {"generator": DCGenerator(self.d_z, self.width), "discriminator": DCDiscriminator()}
 
     def learner(self, net: nn.Module) -> Learner:
-        # A first moment that remembers less: the opponent's gradient turns quickly (Radford et al. 2016, section 3).
+        # A first moment that remembers less: 0.9 made training oscillate (Radford et al. 2016, section 4).
         return Learner(net, self.lr, decay=self.decay, betas=(0.5, 0.99))
 
     def update(self, learners: dict[str, Learner]) -> Update:

@@ -35,7 +35,7 @@ class DigitsVAE(Recipe):
     seed: int = 0
 
     @property
-    def noise(self) -> tuple[int, ...]:
+    def noise_shape(self) -> tuple[int, ...]:
         return (self.d_z,)
 
     def networks(self) -> dict[str, VAE]:

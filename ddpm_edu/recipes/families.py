@@ -1,6 +1,6 @@
 """The four families on one target, the eight Gaussians: about 35,000 weights each, and as many steps as take the same
-time. Learning rates are the best of two or three tried on one seed. For the comparison of notebooks 04 and 08;
-`scripts/families.py` runs it.
+time. Learning rates and activations are the best of two or three tried on one seed. For the comparison of notebooks 04
+and 08; `scripts/families.py` runs it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_edu.data import eight_gaussians, minibatches
 from ddpm_edu.denoiser import TARGETS, Denoiser
@@ -33,7 +33,7 @@ from ddpm_edu.samplers import ddim
 from ddpm_edu.training import Learner, Step, Update, cosine, train
 
 TARGET = eight_gaussians()
-BATCH = 256
+BATCH, GAMMA = 256, 0.2
 Losses = Iterator[tuple[str, Tensor]]
 
 
@@ -54,16 +54,17 @@ class Family:
     passes: int = 1
 
 
-def gan(steps: int = 6000) -> Family:
+def gan(steps: int = 5000) -> Family:
     """Non-saturating, with R1."""
-    G, D = (Learner(net, 2e-3, cosine(steps), betas=(0.5, 0.99)) for net in points_gan())
+    nets = points_gan(width=92, hidden=3, act=nn.ReLU)
+    G, D = (Learner(net, 1e-3, cosine(steps), betas=(0.5, 0.99)) for net in nets)
 
     def noise(n: int, generator: torch.Generator) -> Tensor:
         return torch.randn(n, 2, generator=generator)
 
     def update(x: Tensor, generator: torch.Generator) -> Losses:
         fake = G.net(noise(len(x), generator))
-        yield "D", -gan_value(D.net(x), D.net(fake.detach())) + 0.1 * gradient_penalty(D.net, x)
+        yield "D", -gan_value(D.net(x), D.net(fake.detach())) + GAMMA / 2 * gradient_penalty(D.net, x)
         yield "G", non_saturating(D.net(fake))
 
     return Family({"G": G, "D": D}, update, steps, lambda n, generator: G.ema(noise(n, generator)))
@@ -71,7 +72,7 @@ def gan(steps: int = 6000) -> Family:
 
 def vae(steps: int = 12000) -> Family:
     """Two latent numbers; the deviation of its Gaussian likelihood is learned."""
-    learner = Learner(points_vae(sigma=0.5, learned=True), 4e-3, cosine(steps))
+    learner = Learner(points_vae(sigma=0.5, learned=True, act=nn.ReLU), 4e-3, cosine(steps))
 
     def update(x: Tensor, generator: torch.Generator) -> Losses:
         yield "VAE", vae_loss(learner.net, x, generator=generator)
@@ -92,7 +93,7 @@ def flow(steps: int = 6000) -> Family:
     return Family({"flow": learner}, update, steps, learner.ema.sample, learner.ema.log_prob, passes=8)
 
 
-def diffusion(steps: int = 11000) -> Family:
+def diffusion(steps: int = 10000) -> Family:
     """DDPM on v with the linear schedule, sampled by DDIM in 50 steps."""
     learner = Learner(Denoiser(Process.linear(), MLP(width=64), TARGETS["v"]), 5e-3, cosine(steps))
 

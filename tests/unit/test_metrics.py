@@ -49,6 +49,11 @@ def test_frechet_distance_is_that_of_scipys_root():
     assert frechet_distance(x.mean(0), a, y.mean(0), b) == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_fid_of_one_feature():
+    x, y = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [5.0]])
+    assert fid(x, y) == pytest.approx((1 - 3) ** 2 + (2**0.5 - 8**0.5) ** 2)
+
+
 def test_frechet_distance_of_singular_covariances():
     """Fewer samples than dimensions: the root of the product of such matrices is where implementations break."""
     x, y = torch.randn(5, 40, generator=seeded()), torch.randn(7, 40, generator=seeded(1))
@@ -137,7 +142,11 @@ def test_clip_score():
         (lambda: fid(torch.zeros(3, 2), torch.zeros(3, 4)), r"\(n, d\) and \(m, d\); got \(3, 2\) and \(3, 4\)"),
         (lambda: kid(torch.zeros(1, 2), torch.zeros(3, 2)), "2 features or more"),
         (lambda: fid(torch.zeros(3, 2), torch.full((3, 2), torch.nan)), "NaN or inf"),
-        (lambda: precision_recall(torch.zeros(3, 2), torch.zeros(9, 2)), "more than k = 3"),
+        (lambda: precision_recall(torch.zeros(3, 2), torch.zeros(9, 2)), "below the sets' sizes 3 and 9; got 3"),
+        (lambda: precision_recall(torch.zeros(9, 2), torch.zeros(9, 2), k=0), "k must be 1 or more"),
+        (lambda: frechet_distance(torch.zeros(2), torch.eye(2), torch.zeros(1), torch.eye(2)), r"two means \(d,\)"),
+        (lambda: frechet_distance(*2 * (torch.zeros(2), torch.tensor([[1.0, 2], [3, 4]]))), "symmetric and finite"),
+        (lambda: frechet_distance(*2 * (torch.zeros(2), torch.full((2, 2), torch.nan))), "symmetric and finite"),
         (lambda: clip_score(torch.zeros(3, 2), torch.zeros(2, 2)), r"\(b, d\) alike"),
     ],
 )

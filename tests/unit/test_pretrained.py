@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from stats import seeded
+from torch import Tensor
 
 from ddpm_edu import checkpoint, data, pretrained
 from ddpm_edu.metrics import sliced_wasserstein
@@ -140,8 +141,7 @@ def test_fresh_weights_depend_on_the_seed_alone():
 def test_a_recipe_trains_on_training_digits(recipe, monkeypatch: pytest.MonkeyPatch):
     asked = []
     real = data.digits
-    module = f"ddpm_edu.recipes.{recipe.name}"
-    monkeypatch.setattr(f"{module}.digits", lambda split: asked.append(split) or real(split))
+    monkeypatch.setattr(f"{type(recipe).__module__}.digits", lambda split: asked.append(split) or real(split))
     learners = recipe.learners()
     before = {name: [p.clone() for p in learner.net.parameters()] for name, learner in learners.items()}
     assert len(list(islice(recipe.train(learners, progress=False), 5))) == recipe.steps
@@ -149,6 +149,32 @@ def test_a_recipe_trains_on_training_digits(recipe, monkeypatch: pytest.MonkeyPa
     for name, learner in learners.items():
         changed = [not torch.equal(old, p) for old, p in zip(before[name], learner.net.parameters(), strict=True)]
         assert all(changed), name
+
+
+def losses_of(recipe, x: Tensor) -> tuple[dict, dict[str, Tensor]]:
+    learners = recipe.learners()
+    return {name: learner.net for name, learner in learners.items()}, dict(recipe.update(learners)(x, seeded()))
+
+
+def test_what_the_gan_minimises():
+    x = SMALL_GAN.data()[:6]
+    nets, losses = losses_of(SMALL_GAN, x)
+    G, D = nets["generator"], nets["discriminator"]
+    fake = G(torch.randn(6, SMALL_GAN.d_z, generator=seeded()))
+    real_logits, fake_logits = D(x), D(fake)
+    value = real_logits.sigmoid().log().mean() + (1 - fake_logits.sigmoid()).log().mean()
+    slopes = torch.stack([torch.autograd.functional.jacobian(lambda one: D(one[None])[0], picture) for picture in x])
+    penalty = slopes.square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(losses["discriminator"], -value + SMALL_GAN.gamma / 2 * penalty)
+    torch.testing.assert_close(losses["generator"], -fake_logits.sigmoid().log().mean())
+    assert penalty > 1e-6
+
+
+def test_what_the_vae_minimises():
+    x, recipe = SMALL_VAE.data()[:6], replace(SMALL_VAE, beta=3.0)
+    nets, losses = losses_of(recipe, x)
+    reconstruction, kl = elbo(nets["vae"], x, seeded())
+    torch.testing.assert_close(losses["vae"], (3 * kl - reconstruction).mean())
 
 
 @pytest.mark.parametrize("recipe", [SMALL_GAN, SMALL_VAE], ids=lambda recipe: recipe.name)
