@@ -31,7 +31,7 @@ HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
     ),
 )
 def push_log_density(x: Tensor, mu: Tensor, scale: Tensor) -> Tensor:
-    """Compute log P(x) for x = mu + scale * z, with z from N(0, I): each element stretched and shifted on its own.
+    """Compute log P(x) for x = mu + scale * z, z from N(0, I): each element stretched and shifted alone.
 
     x: (b, d), points.
     mu: (d,), the shift.
@@ -62,8 +62,8 @@ def test_push_matches_the_stretched_normal(student, rng):
 def test_push_loses_density_where_it_stretches(student, rng):
     """stretching all of three elements by 10 lowers log P at the mean by 3 log 10"""
     mu, scale = normal(rng, 3), 0.5 + torch.rand(3, generator=rng)
-    at = [student.push_log_density(mu[None], mu, factor * scale) for factor in (1, 10)]
-    agree(at[0] - at[1], torch.tensor([3 * math.log(10)]))
+    at = [student.push_log_density(mu.expand(4, 3).clone(), mu, factor * scale) for factor in (1, 10)]
+    agree(at[0] - at[1], torch.full((4,), 3 * math.log(10)))
 
 
 @push_log_density.check
@@ -71,6 +71,14 @@ def test_push_with_a_mirror(student, rng):
     """a negative scale mirrors, and gives the same density as its positive twin"""
     x, mu, scale = normal(rng, 4, 2), normal(rng, 2), torch.tensor([-0.6, 1.7])
     agree(student.push_log_density(x, mu, scale), push_log_density(x, mu, scale.abs()))
+
+
+@push_log_density.check
+def test_push_far_out(student, rng):
+    """stays finite for an x whose z is about 60"""
+    mu, scale = normal(rng, 2), torch.tensor([0.5, 1.5])
+    x = mu + scale * (60 + normal(rng, 4, 2))
+    agree(student.push_log_density(x, mu, scale), push_log_density(x, mu, scale))
 
 
 def log_n(z: Tensor) -> Tensor:
@@ -154,6 +162,58 @@ def one_an_element(x, mu, scale):
     return log_n((x - mu) / scale) - scale.abs().log()
 
 
+@push_log_density.mistake(
+    "You took scale^2 for the deviation. With deviation 1 for z, that of scale * z is |scale|; scale^2 is its variance."
+)
+def variance_as_deviation(x, mu, scale):
+    return push_log_density(x, mu, scale**2)
+
+
+@push_log_density.mistake("You took |scale| for the variance of x. It is the deviation: the variance is scale^2.")
+def deviation_as_variance(x, mu, scale):
+    return push_log_density(x, mu, scale.abs().sqrt())
+
+
+@push_log_density.mistake("You multiplied by scale. Solve x = mu + scale * z for z: z = (x - mu) / scale.")
+def multiplied_by_scale(x, mu, scale):
+    return (log_n((x - mu) * scale) - scale.abs().log()).sum(-1)
+
+
+@push_log_density.mistake("You divided before you shifted back. Undo the last step first: z = (x - mu) / scale.")
+def divided_first(x, mu, scale):
+    return (log_n(x / scale - mu) - scale.abs().log()).sum(-1)
+
+
+@push_log_density.mistake("The square has the wrong sign: log N(z; 0, 1) falls with the distance, -z^2 / 2.")
+def square_added(x, mu, scale):
+    z = (x - mu) / scale
+    return (0.5 * z**2 - HALF_LOG_2_PI - scale.abs().log()).sum(-1)
+
+
+@push_log_density.mistake("You subtracted the whole log(2 pi) for each element. It stands under a root: log(2 pi) / 2.")
+def whole_log_two_pi(x, mu, scale):
+    return (log_n((x - mu) / scale) - HALF_LOG_2_PI - scale.abs().log()).sum(-1)
+
+
+@push_log_density.mistake("You subtracted the stretch itself. P is divided by it, so its logarithm is subtracted.")
+def stretch_not_logged(x, mu, scale):
+    return log_n((x - mu) / scale).sum(-1) - scale.abs().prod()
+
+
+@push_log_density.mistake(
+    "You divided the logarithm by the stretch. P is divided by it: of log P, log |scale| is subtracted."
+)
+def logarithm_divided(x, mu, scale):
+    return log_n((x - mu) / scale).sum(-1) / scale.abs().prod()
+
+
+@push_log_density.mistake(
+    "The formula is right, but far out exp(-z^2 / 2) is 0 in floats. Do not compute exp and then log: add logarithms."
+)
+def exp_then_log(x, mu, scale):
+    return (log_n((x - mu) / scale).exp() / scale.abs()).log().sum(-1)
+
+
 @push_log_density.mistake("You returned P(x). Asked for is its logarithm: in many dimensions P(x) itself underflows.")
 def density_itself(x, mu, scale):
     return push_log_density(x, mu, scale).exp()
@@ -176,7 +236,7 @@ def density_itself(x, mu, scale):
 def log_marginal(log_p: Tensor) -> Tensor:
     """Estimate log P(x) of b data from n draws of z: P(x) = E_z[P(x|z)], about the mean of P(x|z_i) (C01).
 
-    log_p: (n, b), log P(x|z_i): one row for each draw z_i from P(z), one column for each x. May be -900, or 800.
+    log_p: (n, b), log P(x|z_i): a row for each draw z_i from P(z), a column for each x. May be -900 or 800.
     Returns the estimates of log P(x), (b,), finite.
     """
     return torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
@@ -202,6 +262,7 @@ def test_marginal_of_a_constant(student, rng):
 def test_marginal_neither_underflows_nor_overflows(student, rng):
     """stays finite and exact where exp does not: at -900, at -1500 and at 800, side by side"""
     log_p = normal(rng, 5, 3) + torch.tensor([-900.0, -1500.0, 800.0])
+    log_p[0] += 120  # one draw far better than the others, as it happens with pictures
     agree(student.log_marginal(log_p), log_marginal(log_p), rtol=1e-6)
 
 
@@ -265,6 +326,26 @@ def one_shift(log_p):
     return shift + (log_p - shift).exp().mean(0).log()
 
 
+@log_marginal.mistake("You took the mean out. A draw far above it still overflows: take out the largest value.")
+def mean_shift(log_p):
+    shift = log_p.mean(0)
+    return shift + (log_p - shift).exp().mean(0).log()
+
+
+@log_marginal.mistake(
+    "You added the logarithms over the draws. P(x) is the mean of P(x|z): first exp, then mean, then log."
+)
+def sum_of_logs(log_p):
+    return log_p.sum(0)
+
+
+@log_marginal.mistake(
+    "You divided each logarithm by n. It is the mean of the densities that is divided: subtract log n."
+)
+def divided_inside(log_p):
+    return torch.logsumexp(log_p / len(log_p), dim=0)
+
+
 @log_marginal.mistake("You took the largest value out and did not put it back: add it after the logarithm.")
 def shift_lost(log_p):
     return (log_p - log_p.max(0).values).exp().mean(0).log()
@@ -301,7 +382,7 @@ def bits(log_p):
 def mean_log_likelihood(x: Tensor, w: Tensor, mu: Tensor, sigma: Tensor) -> Tensor:
     """Compute the mean over the data of log P(x) for a mixture, P(x) = sum_j w_j N(x; mu_j, sigma_j^2).
 
-    The sum over j is the integral over z of C01, with a z that takes k values. With k = 1 it is one normal density.
+    The sum over j is the integral over z, with a z of k values. With k = 1 it is one normal density.
 
     x: (n,), data, some perhaps far from every component.
     w: (k,), weights that add up to 1.
@@ -417,6 +498,65 @@ def sigma_as_variance(x, w, mu, sigma):
     return mean_log_likelihood(x, w, mu, sigma.sqrt())
 
 
+@mean_log_likelihood.mistake(
+    "You squared sigma. It is the deviation already: the square is divided by sigma^2, not sigma^4."
+)
+def sigma_squared(x, w, mu, sigma):
+    return mean_log_likelihood(x, w, mu, sigma**2)
+
+
+@mean_log_likelihood.mistake("You added log sigma. N has 1 / sigma in front, so its logarithm is subtracted.")
+def log_sigma_added(x, w, mu, sigma):
+    return torch.logsumexp(w.log() + log_normals(x, mu, sigma) + 2 * sigma.log(), dim=1).mean()
+
+
+@mean_log_likelihood.mistake("You divided the square by sigma. It is divided by sigma^2: ((x - mu) / sigma)^2 / 2.")
+def square_by_sigma(x, w, mu, sigma):
+    square = (x[:, None] - mu) ** 2 / sigma
+    return torch.logsumexp(w.log() - 0.5 * square - sigma.log() - HALF_LOG_2_PI, dim=1).mean()
+
+
+@mean_log_likelihood.mistake(
+    "The normal densities lack 1 / (sigma sqrt(2 pi)): their logarithm has - log sigma - log(2 pi) / 2."
+)
+def not_a_density(x, w, mu, sigma):
+    z = (x[:, None] - mu) / sigma
+    return torch.logsumexp(w.log() - 0.5 * z**2, dim=1).mean()
+
+
+@mean_log_likelihood.mistake("You subtracted the whole log(2 pi). It stands under a root: log(2 pi) / 2.")
+def two_pi_whole(x, w, mu, sigma):
+    return mean_log_likelihood(x, w, mu, sigma) - HALF_LOG_2_PI
+
+
+@mean_log_likelihood.mistake(
+    "You summed over the data inside the logarithm (dim=0). P(x_i) sums over the components: dim=1."
+)
+def data_inside(x, w, mu, sigma):
+    return torch.logsumexp(w.log() + log_normals(x, mu, sigma), dim=0).mean()
+
+
+@mean_log_likelihood.mistake(
+    "You took one logarithm of the sum over data and components. Each datum has its own log P(x_i)."
+)
+def everything_inside(x, w, mu, sigma):
+    return torch.logsumexp((w.log() + log_normals(x, mu, sigma)).flatten(), dim=0)
+
+
+@mean_log_likelihood.mistake(
+    "You averaged over the components after weighting. The weights add up to 1 already: sum over j."
+)
+def weighted_and_averaged(x, w, mu, sigma):
+    return mean_log_likelihood(x, w, mu, sigma) - math.log(len(w))
+
+
+@mean_log_likelihood.mistake(
+    "You put the factor w_j before log N_j. Inside the logsumexp a weight is a summand: log w_j + log N_j."
+)
+def weights_times_logs(x, w, mu, sigma):
+    return torch.logsumexp(w * log_normals(x, mu, sigma), dim=1).mean()
+
+
 @mean_log_likelihood.mistake("log sigma is missing: a wider density is lower, N has 1 / sigma in front.")
 def log_sigma_missing(x, w, mu, sigma):
     return torch.logsumexp(w.log() + log_normals(x, mu, sigma) + sigma.log(), dim=1).mean()
@@ -526,6 +666,23 @@ def around_zero(x):
     return x.mean(0), (x**2).mean(0)
 
 
+@fit_normal.mistake("You subtracted the mean from the mean square. The mean has to be squared: E[x^2] - E[x]^2.")
+def mean_not_squared(x):
+    return x.mean(0), (x**2).mean(0) - x.mean(0)
+
+
+@fit_normal.mistake(
+    "You squared after averaging: distances from the mean average to 0. First square each, then average."
+)
+def squared_late(x):
+    return x.mean(0), (x - x.mean(0)).mean(0) ** 2
+
+
+@fit_normal.mistake("You halved the variance. The 1/2 in the exponent falls out when the derivative is set to 0.")
+def halved(x):
+    return x.mean(0), 0.5 * x.var(0, correction=0)
+
+
 @fit_normal.mistake("You summed the squares. Setting the derivative to 0 gives their mean: divide by n.")
 def squares_summed(x):
     return x.mean(0), ((x - x.mean(0)) ** 2).sum(0)
@@ -582,7 +739,7 @@ def log_variance(x):
 def kl_on_grid(p: Tensor, q: Tensor, dx: float) -> Tensor:
     """Compute KL(p || q) = integral of p(x) log(p(x) / q(x)) dx by a sum over a grid (C02).
 
-    p, q: (n,), two densities at n points, evenly spaced, that reach as far as p does. p may be 0 in places, q is not.
+    p, q: (n,), two densities at n evenly spaced points, as far as p reaches. p may be 0 in places, q not.
     dx: the spacing of the grid.
     Returns KL(p || q), one number, in nats.
     """
@@ -683,6 +840,48 @@ def both_ways(p, q, dx):
 @kl_on_grid.mistake("You weighted by q. KL(p || q) asks what happens where p is: p log(p / q).")
 def weighted_by_q(p, q, dx):
     return (q * torch.where(p > 0, p / q, 1.0).log()).sum() * dx
+
+
+@kl_on_grid.mistake("You integrated p log q: KL(p || q) has p log p as well, integral of p (log p - log q).")
+def only_log_q(p, q, dx):
+    return torch.special.xlogy(p, q).sum() * dx
+
+
+@kl_on_grid.mistake(
+    "You divided log p by log q. The logarithm of the ratio is their difference: log(p / q) = log p - log q."
+)
+def ratio_of_logs(p, q, dx):
+    return (torch.special.xlogy(p, p) / q.log()).sum() * dx
+
+
+@kl_on_grid.mistake("You averaged and multiplied by dx. It is the sum that is multiplied (F.kl_div: reduction='sum').")
+def mean_times_dx(p, q, dx):
+    return torch.special.xlogy(p, p / q).mean() * dx
+
+
+@kl_on_grid.mistake(
+    "F.kl_div takes the logarithm of its first argument, and KL(first || second) is the other way round: see its page."
+)
+def kl_div_as_named(p, q, dx):
+    return torch.nn.functional.kl_div(p, q, reduction="sum") * dx
+
+
+@kl_on_grid.mistake("F.kl_div wants its first argument as a logarithm: the second density, q.log().")
+def kl_div_without_log(p, q, dx):
+    return torch.nn.functional.kl_div(q, p, reduction="sum") * dx
+
+
+@kl_on_grid.mistake("You added KL(p || q) and KL(q || p). KL is not symmetric, and only the first is asked for.")
+def both_added(p, q, dx):
+    return kl_on_grid(p, q, dx) + kl_on_grid(q, p, dx)
+
+
+@kl_on_grid.mistake(
+    "You rescaled p and q to sum to 1. They are densities: keep them as they are, and multiply the sum by dx."
+)
+def as_probabilities(p, q, dx):
+    p, q = p / p.sum(), q / q.sum()
+    return torch.special.xlogy(p, p / q).sum()
 
 
 @kl_on_grid.mistake("You divided by dx. The sum is multiplied by it: each grid point stands for a strip of width dx.")

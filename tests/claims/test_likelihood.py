@@ -255,6 +255,30 @@ def test_c02_the_reverse_kl_covers_modes_that_are_near():
         assert kl < 0.1 < math.log(2)
 
 
+@pytest.mark.claim("C02")
+@pytest.mark.parametrize(("distance", "expected"), [(4.0, {0}), (5.0, {-1, 0, 1}), (10.0, {-1, 0, 1})])
+def test_c02_the_reverse_kl_has_several_minima_when_the_modes_are_apart(distance: float, expected: set[int]):
+    """Minima, not saddles: zero gradient and positive curvature; the middle one stays, and costs ever more."""
+    half = distance * S / 2
+    p = 0.5 * (normal(GRID, -half, S) + normal(GRID, half, S))
+
+    def kl(theta: Tensor) -> Tensor:
+        return kl_on_grid(normal(GRID, theta[0], theta[1].exp()) + 1e-300, p + 1e-300, DX)
+
+    found = {}
+    for start in ((-half, math.log(S)), (0.1, 0.4), (half, math.log(S))):
+        m, s, value = descend(p, start, steps=600)
+        at = torch.tensor([m, math.log(s)], dtype=torch.float64)
+        assert torch.func.grad(kl)(at).abs().max() < 1e-3
+        assert (torch.linalg.eigvalsh(torch.func.hessian(kl)(at)) > 0.01).all()
+        found[0 if abs(m) < 0.01 else int(math.copysign(1, m))] = value
+    assert set(found) == expected
+    if distance == 5:
+        assert found[0] < found[1] - 0.1  # the middle is lower still
+    if distance == 10:
+        assert found[0] > 3 > math.log(2) > found[1] - 1e-3
+
+
 # C03 ------------------------------------------------------------------------------------------------------------------
 
 

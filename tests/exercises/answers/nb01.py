@@ -10,10 +10,10 @@ import torch
 def loop_push(x, mu, scale):
     out = []
     for row in x.tolist():
-        p = 1.0
+        total = 0.0
         for value, m, s in zip(row, mu.tolist(), scale.tolist(), strict=True):
-            p *= math.exp(-(((value - m) / s) ** 2) / 2) / (math.sqrt(2 * math.pi) * abs(s))
-        out.append(math.log(p))
+            total -= ((value - m) / s) ** 2 / 2 + math.log(math.sqrt(2 * math.pi) * abs(s))
+        out.append(total)
     return torch.tensor(out)
 
 
@@ -94,10 +94,16 @@ RIGHT = {
 
 WRONG = [
     ("01.1", ["z = (x - mu) / scale", "return -0.5 * (z**2).sum(-1) - torch.log(scale).sum()"], "log(2 pi) / 2"),
-    ("01.1", ["return torch.distributions.Normal(mu, scale**2).log_prob(x).sum(-1)"], "Not right yet"),
+    ("01.1", ["return torch.distributions.Normal(mu, scale**2).log_prob(x).sum(-1)"], "scale^2 for the deviation"),
     ("01.1", ["return (x - mu) / scale"], "You returned shape"),
+    ("01.1", ["p = torch.exp(-0.5 * ((x - mu) / scale) ** 2) / math.sqrt(2 * math.pi) / scale.abs()",
+              "return torch.log(p).sum(-1)"], "add logarithms"),
+    ("01.1", ["z = (x - mu) * scale",
+              "return (-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - scale.abs().log()).sum(-1)"],
+     "You multiplied by scale"),
     ("01.2", ["return torch.log(torch.exp(log_p).mean(dim=0))"], "exp(-900) is 0"),
     ("01.2", ["return torch.logsumexp(log_p, dim=0) / log_p.shape[0]"], "You divided the logarithm by n"),
+    ("01.2", ["m = log_p.mean(0)", "return m + torch.log(torch.exp(log_p - m).mean(0))"], "take out the largest"),
     ("01.2", ["return math.log(log_p.exp().mean(0))"], "use `torch.log`"),
     ("01.3", ["p = (w * torch.distributions.Normal(mu, sigma).log_prob(x[:, None]).exp()).sum(1)",
               "return torch.log(p).mean()"], "far from all components"),
@@ -106,9 +112,14 @@ WRONG = [
     ("01.3", ["z = (x - mu) / sigma",
               "return torch.logsumexp(w.log() - z**2 / 2 - torch.log(sigma * math.sqrt(2 * math.pi)), -1).mean()"],
      "Every datum meets every component"),
+    ("01.3", ["log_n = torch.distributions.Normal(mu, sigma**2).log_prob(x[:, None])",
+              "return torch.logsumexp(w.log() + log_n, 1).mean()"],
+     "You squared sigma"),
     ("01.4", ["return x.mean(dim=0), x.var(dim=0)"], "You divided by n - 1"),
     ("01.4", ["return x.mean(0)"], "You returned"),
     ("01.5", ["return (p * torch.log(p / q)).sum() * dx"], "0 * log(0)"),
     ("01.5", ["return F.kl_div(p.log(), q, reduction='sum') * dx"], "You computed KL(q || p)"),
     ("01.5", ["return (p * torch.log(p / q)).sum()"], "dx is missing"),
+    ("01.5", ["return F.kl_div(q.log(), p) * dx"], "reduction='sum'"),
+    ("01.5", ["p, q = p / p.sum(), q / q.sum()", "return torch.special.xlogy(p, p / q).sum()"], "They are densities"),
 ]  # fmt: skip
