@@ -147,6 +147,43 @@ def wrong_axis(mean, log_var):
     return 0.5 * (log_var.exp() + mean**2 - 1 - log_var).sum(0)
 
 
+@kl_to_prior.mistake(
+    "The factor -1/2 before the sum is missing: with 1 + s - m^2 - exp(s) inside, it makes the rest positive."
+)
+def minus_half_missing(mean, log_var):
+    return -2 * kl_to_prior(mean, log_var)
+
+
+@kl_to_prior.mistake("1/2 multiplies all four terms, not exp(log_var) alone.")
+def half_on_the_first_term(mean, log_var):
+    return (0.5 * log_var.exp() + mean**2 - 1 - log_var).sum(1)
+
+
+@kl_to_prior.mistake("The -1 comes once for each element of z, not once for each sample.")
+def one_for_a_sample(mean, log_var):
+    return 0.5 * ((log_var.exp() + mean**2 - log_var).sum(1) - 1)
+
+
+@kl_to_prior.mistake("+1 where -1 belongs: q = p would then cost 1 for each element instead of 0.")
+def plus_one(mean, log_var):
+    return 0.5 * (log_var.exp() + mean**2 + 1 - log_var).sum(1)
+
+
+@kl_to_prior.mistake("The square of the mean is added: a q far from the prior costs more.")
+def mean_subtracted(mean, log_var):
+    return 0.5 * (log_var.exp() - mean**2 - 1 - log_var).sum(1)
+
+
+@kl_to_prior.mistake("You squared exp(log_var). It is the variance already.")
+def variance_squared(mean, log_var):
+    return 0.5 * (log_var.exp() ** 2 + mean**2 - 1 - log_var).sum(1)
+
+
+@kl_to_prior.mistake("You subtracted 2 log_var. log_var is the logarithm of the variance, so it comes once.")
+def log_var_twice(mean, log_var):
+    return 0.5 * (log_var.exp() + mean**2 - 1 - 2 * log_var).sum(1)
+
+
 # 03.2 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +297,25 @@ def self_normalised(log_weights):
 @iwae_bound.mistake("Your sign is wrong. The bound is the logarithm of the mean weight; a loss would be its negative.")
 def loss_for_bound(log_weights):
     return -iwae_bound(log_weights)
+
+
+@iwae_bound.mistake(
+    "You averaged the logarithms and subtracted log k as well. Sum the weights, then take one logarithm."
+)
+def mean_of_logs_minus_log_k(log_weights):
+    return log_weights.mean(0) - math.log(len(log_weights))
+
+
+@iwae_bound.mistake(
+    "You added up the logarithms: that is the logarithm of the product. Add the weights, then take the logarithm."
+)
+def sum_of_logs(log_weights):
+    return log_weights.sum(0)
+
+
+@iwae_bound.mistake("You divided the log weights by k. Divide the weights: that subtracts log k from their logarithms.")
+def logs_divided_by_k(log_weights):
+    return torch.logsumexp(log_weights / len(log_weights), 0)
 
 
 # 03.3 ---------------------------------------------------------------------------------------------------------------
@@ -378,6 +434,28 @@ def no_noise(mean, log_var, eps):
 @reparameterise.mistake("You subtracted the noise. A histogram does not show it, but the noise given is to be added.")
 def subtracted(mean, log_var, eps):
     return reparameterise(mean, log_var, -eps)
+
+
+@reparameterise.mistake(
+    "eps is missing: you moved every draw by one deviation. The noise says how many deviations, and which way."
+)
+def always_one_deviation(mean, log_var, eps):
+    return mean + (log_var / 2).exp()
+
+
+@reparameterise.mistake("You added the deviation and the noise. The deviation multiplies the noise.")
+def deviation_added(mean, log_var, eps):
+    return mean + (log_var / 2).exp() + eps
+
+
+@reparameterise.mistake("The noise got into the exponent. It is multiplied by the deviation: exp(log_var / 2) * eps.")
+def noise_in_the_exponent(mean, log_var, eps):
+    return mean + (log_var / 2 * eps).exp()
+
+
+@reparameterise.mistake("You exchanged the heads: mean is added, log_var makes the deviation.")
+def heads_exchanged(mean, log_var, eps):
+    return log_var + (mean / 2).exp() * eps
 
 
 # 03.4 ---------------------------------------------------------------------------------------------------------------
@@ -510,6 +588,26 @@ def density(x, y, sigma):
 @gaussian_log_prob.mistake("You summed over one axis only. An image has three: sum over all but the batch.")
 def last_axis_only(x, y, sigma):
     return elements(x, y, sigma).sum(-1)
+
+
+@gaussian_log_prob.mistake("You gave the variance where the deviation is asked for: torch's Normal takes sigma itself.")
+def variance_for_deviation(x, y, sigma):
+    return gaussian_log_prob(x, y, sigma**2)
+
+
+@gaussian_log_prob.mistake("Under the logarithm sigma is to be squared: log(2 pi sigma^2) / 2.")
+def sigma_not_squared_in_the_log(x, y, sigma):
+    return gaussian_log_prob(x, y, sigma) + 0.5 * math.log(sigma) * x[0].numel()
+
+
+@gaussian_log_prob.mistake("You have log(2 pi sigma^2) where half of it belongs: it stands under the root.")
+def constants_whole(x, y, sigma):
+    return 2 * gaussian_log_prob(x, y, sigma) - constants_missing(x, y, sigma)
+
+
+@gaussian_log_prob.mistake("The squared error has the wrong sign: a point far from y is unlikely.")
+def error_added(x, y, sigma):
+    return gaussian_log_prob(x, y, sigma) - 2 * constants_missing(x, y, sigma)
 
 
 # 03.5 ---------------------------------------------------------------------------------------------------------------
@@ -687,3 +785,34 @@ def kl_doubled(x, logits, mean, log_var, beta):
 @vae_loss.mistake("Your divergence reads log_var as the logarithm of the deviation. It is that of the variance.")
 def kl_of_log_deviation(x, logits, mean, log_var, beta):
     return vae_loss(x, logits, mean, 2 * log_var, beta)
+
+
+@vae_loss.mistake(
+    "You exchanged the first two arguments: binary_cross_entropy_with_logits takes the logits first, then x."
+)
+def exchanged(x, logits, mean, log_var, beta):
+    return vae_loss(logits, x, mean, log_var, beta)
+
+
+@vae_loss.mistake("You took a squared error of x and the logits. Pixels are 0 or 1, and -log p is their cross-entropy.")
+def squared_error_of_logits(x, logits, mean, log_var, beta):
+    return ((x - logits) ** 2).flatten(1).sum(1).mean() + beta * kl_to_prior(mean, log_var).mean()
+
+
+@vae_loss.mistake("You took an averaged squared error. Pixels are 0 or 1: their cross-entropy, summed, is -log p.")
+def averaged_squared_error(x, logits, mean, log_var, beta):
+    return F.mse_loss(logits, x) + beta * kl_to_prior(mean, log_var).mean()
+
+
+@vae_loss.mistake(
+    "The reconstruction has the wrong sign: a loss has minus log p(x | z), which is the cross-entropy as it is."
+)
+def reconstruction_negative(x, logits, mean, log_var, beta):
+    return -vae_loss(x, logits, mean, log_var, -beta)
+
+
+@vae_loss.mistake(
+    "The cross-entropy is averaged over all, the divergence summed over all. Both: sum, then average over the batch."
+)
+def mean_beside_sum_over_all(x, logits, mean, log_var, beta):
+    return F.binary_cross_entropy_with_logits(logits, x) + beta * kl_to_prior(mean, log_var).sum()

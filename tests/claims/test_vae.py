@@ -263,6 +263,16 @@ def test_c09_a_mean_beside_a_sum_is_another_beta():
 
 
 @pytest.mark.claim("C09")
+def test_c09_an_averaged_squared_error_is_a_decoder_of_variance_half_the_number_of_pixels():
+    x, y = torch.randn(2, 4, 1, 28, 28, generator=seeded())
+    y.requires_grad_()
+    likelihood = Normal((784 / 2) ** 0.5)
+    (averaged,) = torch.autograd.grad(F.mse_loss(y, x), y)
+    (in_nats,) = torch.autograd.grad(-likelihood.log_prob(x, y).mean(), y)
+    torch.testing.assert_close(averaged, in_nats, rtol=1e-4, atol=0)
+
+
+@pytest.mark.claim("C09")
 def test_c09_which_collapses_the_posterior_and_the_right_units_do_not():
     x = (data.digits("train")[0][:2000] > 127).float()[:, None]
     rates = {}

@@ -81,16 +81,24 @@ WRONG = [
     ("03.1", ["return 0.5 * torch.mean(log_var.exp() + mean**2 - 1 - log_var)"], "averaged over everything"),
     ("03.1", ["return -0.5 * torch.sum(1 + log_var - mean - log_var.exp(), dim=1)"], "Its square counts"),
     ("03.1", ["return torch.sum(log_var.exp() + mean**2 - 1 - log_var, dim=1)"], "factor 1/2 is missing"),
+    ("03.1", ["return torch.sum(1 + log_var - mean**2 - log_var.exp(), dim=1)"], "factor -1/2"),
+    ("03.1", ["return torch.sum(0.5 * log_var.exp() + mean**2 - 1 - log_var, dim=1)"], "all four terms"),
     ("03.2", ["return log_weights.mean(dim=0)"], "the ELBO again"),
+    ("03.2", ["return log_weights.mean(0) - math.log(len(log_weights))"], "subtracted log k as well"),
     ("03.2", ["return torch.log(torch.exp(log_weights).sum(0) / len(log_weights))"], "exp(-900) is 0"),
     ("03.2", ["return torch.logsumexp(log_weights, dim=-1) - np.log(log_weights.shape[-1])"], "along the first"),
     ("03.3", ["return mean + torch.exp(log_var) * eps"], "exp(log_var) is the variance"),
     ("03.3", ["return mean + torch.sqrt(log_var) * eps"], "may be negative"),
     ("03.3", ["return mean + torch.exp(log_var / 2) * torch.randn_like(eps)"], "draw nothing in it"),
+    ("03.3", ["return mean + torch.exp(log_var / 2)"], "eps is missing"),
+    ("03.3", ["return mean + torch.exp(log_var / 2) + eps"], "multiplies the noise"),
+    ("03.4", ["return torch.distributions.Normal(y, sigma**2).log_prob(x).flatten(1).sum(1)"], "takes sigma itself"),
     ("03.4", ["return -((x - y) ** 2).flatten(1).sum(1) / (2 * sigma**2)"], "log sigma and log(2 pi) / 2"),
     ("03.4", ["return -F.mse_loss(x, y)"], "shape ()"),
     ("03.5", ["return F.binary_cross_entropy_with_logits(logits, x) + beta * "
               "(0.5 * (log_var.exp() + mean**2 - 1 - log_var).sum(1)).mean()"], "the number of pixels"),
+    ("03.5", ["return F.binary_cross_entropy_with_logits(x, logits, reduction='sum') / len(x) + beta * "
+              "(0.5 * (log_var.exp() + mean**2 - 1 - log_var).sum(1)).mean()"], "exchanged the first two"),
     ("03.5", ["return F.binary_cross_entropy_with_logits(logits, x) + beta * "
               "(0.5 * (log_var.exp() + mean**2 - 1 - log_var)).mean()"], "You averaged both"),
     ("03.5", ["return F.binary_cross_entropy_with_logits(logits, x, reduction='sum') - beta * 0.5 * "
