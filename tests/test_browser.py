@@ -118,3 +118,27 @@ def test_notebook_05(lab: Lab, page: Page):
     for i in range(steppers.count()):
         assert_dragging_changes_the_picture(page, steppers.nth(i))
     run.assert_clean()
+
+
+def test_notebook_03_has_a_latent_plane_to_walk_in(lab: Lab, page: Page):
+    """The cells of notebook 03 as far as its pad: the mouse, dragged over the plane, turns one digit into another."""
+    notebook = nbformat.read(ROOT / "notebooks" / "03_vae.ipynb", as_version=4)
+    last = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and "Pad(" in cell.source)
+    notebook.cells = notebook.cells[: last + 1]
+    nbformat.write(notebook, lab.root / "walk.ipynb")
+    run = lab.open_and_run(page, "walk.ipynb")
+    plane, image, where = (page.locator(f".ddpm-pad {what}") for what in (".ddpm-plane", ".ddpm-image", "output"))
+    plane.scroll_into_view_if_needed()
+    box = plane.bounding_box()
+    assert box
+    pictures, places = set(), set()
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
+    page.mouse.down()
+    for share in (0.3, 0.4, 0.5, 0.6, 0.7):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + share * box["height"], steps=3)
+        page.wait_for_timeout(50)
+        pictures.add(image.get_attribute("src"))
+        places.add(where.inner_text())
+    page.mouse.up()
+    assert len(pictures) == len(places) == 5
+    run.assert_clean()
