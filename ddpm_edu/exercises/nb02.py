@@ -110,6 +110,27 @@ def padded(p_data, p_g):
 
 
 @best_discriminator.mistake(
+    "You added a very small number below the line. Far out the densities are smaller still; and 0 / 0 comes out as 0."
+)
+def padded_a_little(p_data, p_g):
+    return p_data / (p_data + p_g + 1e-12)
+
+
+@best_discriminator.mistake(
+    "You added a small number to both densities. In the tails it drowns them, and D* comes out as 1/2."
+)
+def padded_both(p_data, p_g):
+    return (p_data + 1e-8) / (p_data + p_g + 2e-8)
+
+
+@best_discriminator.mistake(
+    "You kept the sum above a small number. In the tails it is below that, and D* comes out far too small."
+)
+def clamped(p_data, p_g):
+    return p_data / (p_data + p_g).clamp(min=1e-8)
+
+
+@best_discriminator.mistake(
     "Where both densities are 0 you answered 0: that is the verdict 'generated'. Asked for there is 1/2."
 )
 def zero_where_nothing(p_data, p_g):
@@ -128,6 +149,11 @@ def nan_where_nothing(p_data, p_g):
 )
 def logit(p_data, p_g):
     return p_data.log() - p_g.log()
+
+
+@best_discriminator.mistake("You gave log D*. Asked for is D* itself: sigmoid in the place of logsigmoid.")
+def logarithm(p_data, p_g):
+    return F.logsigmoid(p_data.log() - p_g.log())
 
 
 @best_discriminator.mistake(
@@ -158,22 +184,22 @@ def over_all_points(p_data, p_g):
     "02.2",
     title="The Jensen-Shannon divergence on a grid",
     hints=(
-        "First the mixture m = (p + q) / 2, itself a density. Then two KL divergences, both *to* m, and their mean.",
-        "KL(p || m) = integral of p log(p / m); on a grid the integral is a sum times dx.",
-        "torch.xlogy(p, p / m) is p log(p / m), and 0 where p is 0.",
+        "First the mixture M = (p + q) / 2, itself a density. Then two KL divergences, both *to* M, and their mean.",
+        "KL(p || M) = integral of p log(p / M); on a grid the integral is a sum times dx.",
+        "torch.xlogy(p, p / M) is p log(p / M), and 0 where p is 0.",
     ),
 )
 def jsd(p: Tensor, q: Tensor, dx: float) -> Tensor:
     """Compute the Jensen-Shannon divergence of two densities, by summing over a grid:
 
-    JSD(p || q) = 1/2 KL(p || m) + 1/2 KL(q || m), with m = (p + q) / 2.
+    JSD(p || q) = 1/2 KL(p || M) + 1/2 KL(q || M), with M = (p + q) / 2.
 
     p, q: densities at the same n points, (n,), 0 or above; 0 log 0 counts as 0.
     dx: the distance of neighbouring points.
     Returns one number, in nats: 0 for p = q, log 2 where the two never overlap.
     """
-    m = torch.where(p + q > 0, (p + q) / 2, 1.0)
-    return 0.5 * (torch.xlogy(p, p / m) + torch.xlogy(q, q / m)).sum() * dx
+    M = torch.where(p + q > 0, (p + q) / 2, 1.0)
+    return 0.5 * (torch.xlogy(p, p / M) + torch.xlogy(q, q / M)).sum() * dx
 
 
 def bell(x: Tensor, mean: float, deviation: float) -> Tensor:
@@ -196,7 +222,7 @@ def boxes() -> tuple[Tensor, Tensor, float]:
 
 @jsd.check
 def test_jsd_agrees_with_its_definition(student, rng):
-    """agrees with 1/2 KL(p || m) + 1/2 KL(q || m) for densities that overlap"""
+    """agrees with 1/2 KL(p || M) + 1/2 KL(q || M) for densities that overlap"""
     for _ in range(3):
         p, q, dx = grid_and_densities(rng)
         agree(student.jsd(p, q, dx), jsd(p, q, dx))
@@ -224,15 +250,15 @@ def sum_of_both(p, q, dx):
     return 2 * jsd(p, q, dx)
 
 
-@jsd.mistake("Your m is p + q, which integrates to 2. The mixture m = (p + q) / 2 is a density.")
+@jsd.mistake("Your M is p + q, which integrates to 2. The mixture M = (p + q) / 2 is a density.")
 def m_not_halved(p, q, dx):
     return jsd(p, q, dx) - math.log(2) / 2 * (p + q).sum() * dx
 
 
-@jsd.mistake("You took KL(m || p) and KL(m || q). Both run the other way: from p and from q to m.")
+@jsd.mistake("You took KL(M || p) and KL(M || q). Both run the other way: from p and from q to M.")
 def from_m(p, q, dx):
-    m = (p + q) / 2
-    return 0.5 * (m * (m / p).log() + m * (m / q).log()).sum() * dx
+    M = (p + q) / 2
+    return 0.5 * (M * (M / p).log() + M * (M / q).log()).sum() * dx
 
 
 @jsd.mistake("You took logarithms to base 2, so your result is in bits. In nats, log is the natural logarithm.")
@@ -252,27 +278,32 @@ def mean_over_grid(p, q, dx):
     return jsd(p, q, 1 / len(p))
 
 
-@jsd.mistake("You left out the second half, KL(q || m): JSD treats p and q alike.")
+@jsd.mistake("You left out the second half, KL(q || M): JSD treats p and q alike.")
 def first_half_only(p, q, dx):
     return 0.5 * torch.xlogy(p, p / torch.where(p + q > 0, (p + q) / 2, 1.0)).sum() * dx
 
 
-@jsd.mistake("You took KL(p || m) alone. JSD is the mean of KL(p || m) and KL(q || m).")
+@jsd.mistake("You took KL(p || M) alone. JSD is the mean of KL(p || M) and KL(q || M).")
 def one_kl(p, q, dx):
     return 2 * first_half_only(p, q, dx)
 
 
+@jsd.mistake("You took KL(p || q). JSD compares each of the two with their mixture M, so that it stays finite.")
+def straight_kl(p, q, dx):
+    return torch.xlogy(p, p / q).sum() * dx
+
+
 @jsd.mistake(
-    "You compared p with q directly. Both are compared with their mixture m, which is not 0 where they are not."
+    "You compared p with q directly. Both are compared with their mixture M, which is not 0 where they are not."
 )
 def of_each_other(p, q, dx):
     return 0.5 * (torch.xlogy(p, p / q) + torch.xlogy(q, q / p)).sum() * dx
 
 
-@jsd.mistake("0 * log 0 is NaN in floating point. Where p is 0 it adds nothing to the integral: torch.xlogy(p, p / m).")
+@jsd.mistake("0 * log 0 is NaN in floating point. Where p is 0 it adds nothing to the integral: torch.xlogy(p, p / M).")
 def nan_from_zeros(p, q, dx):
-    m = (p + q) / 2
-    return 0.5 * (p * (p / m).log() + q * (q / m).log()).sum() * dx
+    M = (p + q) / 2
+    return 0.5 * (p * (p / M).log() + q * (q / M).log()).sum() * dx
 
 
 @jsd.mistake("You took a root at the end: that is the Jensen-Shannon *distance*, the root of the divergence.")
@@ -370,6 +401,25 @@ def halved(real, fake):
 
 
 @discriminator_loss.mistake(
+    "The second term has the wrong sign: -V = -(E_data[log D] + E_G[log(1 - D)]), the minus before both."
+)
+def one_sign_wrong(real, fake):
+    return -F.logsigmoid(real).mean() + F.logsigmoid(-fake).mean()
+
+
+@discriminator_loss.mistake(
+    "You took log sigmoid(1 - f). The 1 - belongs outside: 1 - D = 1 - sigmoid(f), which is sigmoid(-f)."
+)
+def one_minus_the_logit(real, fake):
+    return -F.logsigmoid(real).mean() - F.logsigmoid(1 - fake).mean()
+
+
+@discriminator_loss.mistake("You took 1 - log D. Asked for is log(1 - D): the logarithm of sigmoid(-f).")
+def one_minus_the_logarithm(real, fake):
+    return -F.logsigmoid(real).mean() - (1 - F.logsigmoid(fake)).mean()
+
+
+@discriminator_loss.mistake(
     "You took the logarithm of a rounded sigmoid, which is -infinity for sure logits. F.logsigmoid does it in one go."
 )
 def rounded_sigmoid(real, fake):
@@ -381,6 +431,22 @@ def rounded_sigmoid(real, fake):
 )
 def padded_logarithm(real, fake):
     return -(real.sigmoid() + 1e-8).log().mean() - (1 - fake.sigmoid() + 1e-8).log().mean()
+
+
+@discriminator_loss.mistake(
+    "You clamped D before the logarithm. That hides -infinity: a logit of 200 on the wrong side must cost 200."
+)
+def clamped_sigmoid(real, fake):
+    D_real, D_fake = real.sigmoid().clamp(1e-7, 1 - 1e-7), fake.sigmoid().clamp(1e-7, 1 - 1e-7)
+    return -D_real.log().mean() - (1 - D_fake).log().mean()
+
+
+@discriminator_loss.mistake(
+    "F.binary_cross_entropy takes D and cuts its logarithm off at -100; ..._with_logits takes f and is exact."
+)
+def cross_entropy_of_d(real, fake):
+    one = F.binary_cross_entropy(real.sigmoid(), torch.ones_like(real))
+    return one + F.binary_cross_entropy(fake.sigmoid(), torch.zeros_like(fake))
 
 
 @discriminator_loss.mistake("You applied the sigmoid twice: F.logsigmoid and F.softplus take the logit itself.")
@@ -417,6 +483,16 @@ def generated_only(real, fake):
 )
 def wasserstein(real, fake):
     return fake.mean() - real.mean()
+
+
+@discriminator_loss.mistake("You took the hinge loss, max(0, 1 - f) and max(0, 1 + f). V has logarithms of D.")
+def hinge(real, fake):
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+@discriminator_loss.mistake("You took squared errors of D, another family (least-squares GANs). V has logarithms of D.")
+def least_squares(real, fake):
+    return (real.sigmoid() - 1).square().mean() + fake.sigmoid().square().mean()
 
 
 # 02.4 ---------------------------------------------------------------------------------------------------------------
@@ -521,6 +597,23 @@ def both_minus_d(fake):
     return -fake.sigmoid().expand(2, -1).clone()
 
 
+@generator_slopes.mistake("Both rows are -(1 - D). That is right for -log D; for log(1 - D) it is -D.")
+def both_minus_one_minus_d(fake):
+    return (fake.sigmoid() - 1).expand(2, -1).clone()
+
+
+@generator_slopes.mistake("You took f for D. f is the logit, any number; D = sigmoid(f) comes first.")
+def logit_as_d(fake):
+    return torch.stack([-fake, fake - 1])
+
+
+@generator_slopes.mistake(
+    "You took f for D and derived by it: -1 / (1 - f), -1 / f. f is the logit; D = sigmoid(f) comes first."
+)
+def derived_by_logit_as_d(fake):
+    return torch.stack([-1 / (1 - fake), -1 / fake])
+
+
 @generator_slopes.mistake(
     "Row 1 is -1 everywhere in yours. That is its limit where D is near 0; in general it is -(1 - D)."
 )
@@ -600,6 +693,16 @@ def test_shares_count_each_sample_once(student, rng):
 )
 def within_one_sigma(x, means, sigma):
     return mode_shares(x, means, sigma / 3)
+
+
+@mode_shares.mistake("You asked for a distance of at most 2 sigma; here a sample counts up to 3 sigma.")
+def within_two_sigma(x, means, sigma):
+    return mode_shares(x, means, 2 * sigma / 3)
+
+
+@mode_shares.mistake("You compared a distance with 9 sigma^2. Square the distance too, or neither.")
+def squared_limit(x, means, sigma):
+    return mode_shares(x, means, 3 * sigma**2)
 
 
 @mode_shares.mistake("You compared a squared distance with 3 sigma: take the root, or square both.")

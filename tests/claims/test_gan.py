@@ -97,6 +97,17 @@ def test_c05_the_best_value_is_twice_jsd_less_log_4(m: float, s: float):
 
 
 @pytest.mark.claim("C05")
+def test_c05_apart_the_jsd_does_not_tell_near_from_far():
+    """Two boxes that do not overlap: log 2, touching or ten widths away; the best V is then 0, and it has no slope."""
+    x = (torch.arange(200, dtype=torch.float64) + 0.5) / 10
+    p = (x < 1).double()
+    for start in (1, 1.5, 11):
+        q = ((x > start) & (x < start + 1)).double()
+        assert float(jsd(p, q, 0.1)) == pytest.approx(math.log(2), abs=1e-12)
+    assert float(jsd(p, ((x > 0.5) & (x < 1.5)).double(), 0.1)) < 0.6 * math.log(2)
+
+
+@pytest.mark.claim("C05")
 def test_c05_a_trained_d_stays_below_and_approaches():
     """V by integration at every tenth step of a training on samples: never above the bound, in the end next to it."""
     bound = 2 * float(jsd(on_grid(DATA), on_grid(MADE), DX)) - 2 * math.log(2)

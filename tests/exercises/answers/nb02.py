@@ -99,8 +99,11 @@ RIGHT = {
 
 WRONG = [
     ("02.1", ["return 1 / 2"], "needed is (7,)"),
+    ("02.1", ["return p_data / (p_data + p_g + 1e-12)"], "very small number below the line"),
     ("02.2", ["m = (p + q) / 2", "return 0.5 * ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()) * dx"], "NaN"),
     ("02.3", ["return -F.logsigmoid(real) - F.logsigmoid(-fake)"], "First average each batch"),
+    ("02.3", ["return -F.logsigmoid(real).mean() - F.logsigmoid(1 - fake).mean()"], "The 1 - belongs outside"),
+    ("02.4", ["D = fake.sigmoid()", "return torch.stack([-D, 1 - D])"], "A minus was lost"),
     ("02.5", ["return torch.bincount(torch.cdist(x, means).argmin(1)) / len(x)"], "nearest mode, however far"),
     ("02.6", ["return x.view(-1, m * x.shape[1])"], "Right for points, not for pictures"),
 ]  # fmt: skip
