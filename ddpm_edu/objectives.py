@@ -48,8 +48,8 @@ def non_saturating(fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(discriminator: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """R1: E ||grad_x logit||^2 on data x, (b, ...) -> () (Mescheder et al. 2018, eq. 9), added to D's loss with a
-    factor gamma / 2. It keeps D smooth around the data, so that its gradient goes on leading G there."""
+    """R1 (Mescheder et al. 2018): E ||grad_x logit||^2 on data x, (b, ...) -> (), added to D's loss with a factor
+    gamma / 2. It keeps D smooth around the data, so that its gradient goes on leading G there."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(x).float().sum(), x, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
