@@ -28,7 +28,7 @@ from ddpm_edu.exercises.values import agree
     ),
 )
 def log_density(z: Tensor, slope: Tensor) -> Tensor:
-    """Compute log p_x(x) by the change of variables (eq. 2 in one dimension), where z = f(x) is standard normal.
+    """Compute log p_x(x) by the change of variables (eq. 3 in one dimension), where z = f(x) is standard normal.
 
     z: (b,), f(x) at b points x.
     slope: (b,), f'(x) at the same points; never 0, and negative where f falls.
@@ -131,6 +131,21 @@ def log_of_one_plus(z, slope):
 @log_density.mistake("You took half of log |slope|. The slope is a length's factor here, not a variance's.")
 def slope_halved(z, slope):
     return _log_normal(z) + 0.5 * slope.abs().log()
+
+
+@log_density.mistake("The sign of z^2 / 2 is wrong: the density of the noise falls away from 0, -z^2 / 2.")
+def square_with_plus(z, slope):
+    return 0.5 * z**2 - 0.5 * math.log(2 * math.pi) + slope.abs().log()
+
+
+@log_density.mistake("You took the logarithm of slope^2. The density is multiplied by |slope|, not by its square.")
+def slope_squared(z, slope):
+    return _log_normal(z) + slope.square().log()
+
+
+@log_density.mistake("You added log |slope| to the density of the noise. Take the logarithm of that density, too.")
+def density_not_logged(z, slope):
+    return _log_normal(z).exp() + slope.abs().log()
 
 
 # 04.2 ---------------------------------------------------------------------------------------------------------------
@@ -293,6 +308,57 @@ def without_log_det(x, s, t):
     return coupling(x, s, t)[0]
 
 
+@coupling.mistake("s and t have changed places: exp(s) scales, t shifts.")
+def roles_changed(x, s, t):
+    return coupling(x, t, s)
+
+
+@coupling.mistake("You ran the layer backwards: (y_2 - t) exp(-s) is the way back. Here x_2 exp(s) + t is asked for.")
+def way_back(x, s, t):
+    return coupling_inverse(x, s, t), s.sum(1)
+
+
+@coupling.mistake("That is the way back, with its log_det. From x to y: x_2 exp(s) + t, and the sum of s.")
+def way_back_and_its_log_det(x, s, t):
+    return coupling_inverse(x, s, t), -s.sum(1)
+
+
+@coupling.mistake("You scaled by exp(-s), which is for the way back. From x to y the factor is exp(s).")
+def scaled_by_minus_s(x, s, t):
+    return coupling(x, -s, t)[0], s.sum(1)
+
+
+@coupling.mistake("You subtracted t. From x to y it is added.")
+def shifted_back(x, s, t):
+    return coupling(x, s, -t)
+
+
+@coupling.mistake("y_2 is made of x_1 in yours. x_1 only decides s and t; what they scale and shift is x_2.")
+def first_half_scaled(x, s, t):
+    x_1 = x.chunk(2, dim=1)[0]
+    return _y(x, x_1 * s.exp() + t), s.sum(1)
+
+
+@coupling.mistake("You took log |s|. The diagonal holds exp(s), and the logarithm of that is s itself.")
+def log_of_s(x, s, t):
+    return coupling(x, s, t)[0], s.abs().log().sum(1)
+
+
+@coupling.mistake("You took |s|. A layer that shrinks has s < 0, and its log_det is negative.")
+def absolute_s(x, s, t):
+    return coupling(x, s, t)[0], s.abs().sum(1)
+
+
+@coupling.mistake("You multiplied the elements of s. The factors are exp(s): the logarithm of their product is a sum.")
+def product_of_s(x, s, t):
+    return coupling(x, s, t)[0], s.prod(1)
+
+
+@coupling.mistake("You added the factors before the logarithm. A determinant is their product, so log_det is sum(s).")
+def log_of_the_sum(x, s, t):
+    return coupling(x, s, t)[0], s.logsumexp(1)
+
+
 # 04.3 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +463,41 @@ def halves_joined_along_the_batch(y, s, t):
 @coupling_inverse.mistake("The halves have changed places in x: the kept one stays in front.")
 def halves_of_x_swapped(y, s, t):
     return coupling_inverse(y, s, t).roll(y.shape[1] // 2, dims=1)
+
+
+@coupling_inverse.mistake("The minus stands outside in yours: -exp(s). To divide by exp(s), multiply by exp(-s).")
+def minus_outside(y, s, t):
+    y_1, y_2 = y.chunk(2, dim=1)
+    return torch.cat([y_1, (y_2 - t) * -s.exp()], dim=1)
+
+
+@coupling_inverse.mistake("You unscaled and then added t: t is subtracted, and before the scale is undone.")
+def unscaled_then_added(y, s, t):
+    y_1, y_2 = y.chunk(2, dim=1)
+    return torch.cat([y_1, y_2 * (-s).exp() + t], dim=1)
+
+
+@coupling_inverse.mistake("You divided t by exp(s), but not y_2: put y_2 - t in brackets.")
+def brackets_forgotten(y, s, t):
+    y_1, y_2 = y.chunk(2, dim=1)
+    return torch.cat([y_1, y_2 - t * (-s).exp()], dim=1)
+
+
+@coupling_inverse.mistake("x_2 is made of y_1 in yours. y_1 only decides s and t; what is undone is y_2.")
+def first_half_undone_twice(y, s, t):
+    y_1 = y.chunk(2, dim=1)[0]
+    return torch.cat([y_1, (y_1 - t) * (-s).exp()], dim=1)
+
+
+@coupling_inverse.mistake("s and t have changed places: t is subtracted, then comes exp(-s).")
+def roles_changed_on_the_way_back(y, s, t):
+    return coupling_inverse(y, t, s)
+
+
+@coupling_inverse.mistake("You multiplied by s. The layer scaled by exp(s): undo it with exp(-s).")
+def multiplied_by_s(y, s, t):
+    y_1, y_2 = y.chunk(2, dim=1)
+    return torch.cat([y_1, (y_2 - t) * s], dim=1)
 
 
 # 04.4 ---------------------------------------------------------------------------------------------------------------
@@ -526,6 +627,61 @@ def mean_over_batch(z, log_dets):
     return log_likelihood(z, log_dets).mean()
 
 
+@log_likelihood.mistake("You used the first layer's log-determinant alone. Every layer stretches: add them all.")
+def first_layer_alone(z, log_dets):
+    return _prior(z) + log_dets[0]
+
+
+@log_likelihood.mistake("You took |log det|. Layers that shrink have negative ones, and they count as such.")
+def absolute_log_dets(z, log_dets):
+    return _prior(z) + log_dets.abs().sum(0)
+
+
+@log_likelihood.mistake("You took the logarithm once more: log_dets are logarithms already. Add them.")
+def log_of_log_dets(z, log_dets):
+    return _prior(z) + log_dets.abs().log().sum(0)
+
+
+@log_likelihood.mistake("You took exp of the log-determinants. In a log-likelihood their logarithms are added.")
+def determinants_added(z, log_dets):
+    return _prior(z) + log_dets.exp().sum(0)
+
+
+@log_likelihood.mistake("You multiplied log N(z; 0, I) by the log-determinants. Densities multiply; logarithms add.")
+def multiplied_by_log_dets(z, log_dets):
+    return _prior(z) * log_dets.sum(0)
+
+
+@log_likelihood.mistake("That is the likelihood. Its logarithm is asked for.")
+def likelihood_itself(z, log_dets):
+    return log_likelihood(z, log_dets).exp()
+
+
+@log_likelihood.mistake("The sign of z^2 / 2 is wrong: each element gives -z^2 / 2 - log(2 pi) / 2.")
+def prior_square_with_plus(z, log_dets):
+    return _prior(z) + z.square().sum(1) + log_dets.sum(0)
+
+
+@log_likelihood.mistake("The constant is log(2 pi) / 2 for each element; yours is twice that.")
+def prior_constant_not_halved(z, log_dets):
+    return _prior(z) - 0.5 * z.shape[1] * math.log(2 * math.pi) + log_dets.sum(0)
+
+
+@log_likelihood.mistake("The constant has the wrong sign: each element gives -z^2 / 2 - log(2 pi) / 2.")
+def prior_constant_with_plus(z, log_dets):
+    return _prior(z) + z.shape[1] * math.log(2 * math.pi) + log_dets.sum(0)
+
+
+@log_likelihood.mistake("You summed z before you squared it. Each element is squared, then they are added up.")
+def square_of_the_sum(z, log_dets):
+    return _prior(z) + 0.5 * (z.square().sum(1) - z.sum(1).square()) + log_dets.sum(0)
+
+
+@log_likelihood.mistake("You used |z| where |z|^2 belongs: the norm is not yet squared.")
+def norm_not_squared(z, log_dets):
+    return _prior(z) + 0.5 * (z.square().sum(1) - z.norm(dim=1)) + log_dets.sum(0)
+
+
 # 04.5 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -589,7 +745,8 @@ def _sorted(x: Tensor, directions: Tensor) -> Tensor:
 
 
 @sliced_distance.mistake(
-    "You did not sort. In one dimension the i-th smallest goes to the i-th smallest, not the i-th that came."
+    "The pairs are those that came. Sort the projections of each set by itself, before you subtract: then the i-th "
+    "smallest goes to the i-th smallest."
 )
 def unsorted(x, y, directions):
     return ((x - y) @ directions).square().mean().sqrt()
@@ -666,3 +823,40 @@ def one_for_each_direction(x, y, directions):
 @sliced_distance.mistake("You used the first direction alone: a cloud has more sides than one.")
 def first_direction_alone(x, y, directions):
     return sliced_distance(x, y, directions[:, :1])
+
+
+@sliced_distance.mistake("You summed over the points where the mean belongs: the distance then grows with n.")
+def summed_over_points(x, y, directions):
+    return (_sorted(x, directions) - _sorted(y, directions)).square().sum(0).mean().sqrt()
+
+
+@sliced_distance.mistake("You summed over the directions where the mean belongs: the distance then grows with k.")
+def summed_over_directions(x, y, directions):
+    return (_sorted(x, directions) - _sorted(y, directions)).square().sum(1).mean().sqrt()
+
+
+@sliced_distance.mistake("You subtracted the places, not the values: `.sort(dim=0)` gives both; take `.values`.")
+def places_subtracted(x, y, directions):
+    places = (x @ directions).argsort(dim=0) - (y @ directions).argsort(dim=0)
+    return places.float().square().mean().sqrt()
+
+
+@sliced_distance.mistake("You never projected: the coordinates are sorted in yours, not x @ directions.")
+def coordinates_sorted(x, y, directions):
+    return (x.sort(dim=0).values - y.sort(dim=0).values).square().mean().sqrt()
+
+
+@sliced_distance.mistake("You sorted all directions together. Each column is a set of its own: sort along dim=0.")
+def directions_sorted_together(x, y, directions):
+    a, b = (x @ directions).flatten().sort().values, (y @ directions).flatten().sort().values
+    return (a - b).square().mean().sqrt()
+
+
+@sliced_distance.mistake("You took the best direction. Here the squared distances of all directions are averaged.")
+def best_direction(x, y, directions):
+    return (_sorted(x, directions) - _sorted(y, directions)).square().mean(0).min().sqrt()
+
+
+@sliced_distance.mistake("You took the root for each point, then the mean. Average all squares first, the root last.")
+def root_of_each_point(x, y, directions):
+    return (_sorted(x, directions) - _sorted(y, directions)).square().mean(1).sqrt().mean()

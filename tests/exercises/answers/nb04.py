@@ -96,8 +96,12 @@ RIGHT = {
 WRONG = [
     ("04.1", ["return -0.5 * z**2 - 0.5 * math.log(2 * math.pi) + torch.log(slope)"], "take |slope| first"),
     ("04.1", ["return torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi) * slope.abs()"], "That is the density"),
+    ("04.1", ["return -(z**2) / 2 - 0.5 * math.log(2 * math.pi) + torch.log(slope**2)"], "not by its square"),
+    ("04.2", ["x_1, x_2 = x.chunk(2, 1)", "return torch.cat([x_1, x_1 * s.exp() + t], 1), s.sum(1)"], "made of x_1"),
     ("04.2", ["x_1, x_2 = x.chunk(2, 1)", "return torch.cat([x_1, x_2 * s.exp() + t]), s.sum(1)"], "below each other"),
+    ("04.3", ["a, b = y.chunk(2, 1)", "return torch.cat([a, b - t * torch.exp(-s)], 1)"], "brackets"),
     ("04.4", ["return -0.5 * z.square().sum(1) + log_dets.sum(0)"], "The constant"),
     ("04.4", ["return -0.5 * (z**2 + math.log(2 * math.pi)).sum() + log_dets.sum(0)"], "over the whole batch"),
     ("04.5", ["d = (x @ directions).sort() - (y @ directions).sort()", "return d.square().mean().sqrt()"], "sort"),
+    ("04.5", ["d = ((x - y) @ directions).sort(0).values", "return d.square().mean().sqrt()"], "before you subtract"),
 ]  # fmt: skip
