@@ -18,6 +18,7 @@ CLAIMS = {
     **dict.fromkeys(["C07", "C08", "C09"], "03"),
     "C10": "04",
     **dict.fromkeys(["C11", "C12"], "05"),
+    **dict.fromkeys(["C13", "C14", "C15", "C16"], "06"),
     **dict.fromkeys(["C17", "C18"], "07"),
     **dict.fromkeys(["C19", "C20", "C21"], "08"),
 }
