@@ -29,7 +29,7 @@ def train(argv: Sequence[str]) -> int:
     """Train one of the course's models, or go on where a stopped training left off."""
     import torch
 
-    from ddpm_edu.recipes import RECIPES
+    from ddpm_edu.recipes import RECIPES, Generative
 
     parser = _parser(train)
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True, title="models")
@@ -47,7 +47,8 @@ def train(argv: Sequence[str]) -> int:
     if not _until_interrupted(chosen.train(chosen.learners(device), path)):
         print(f"\nStopped, and saved. The same command goes on from there: {path}", file=sys.stderr)
         return 130
-    print(f"{path} holds the trained model. See it: ddpm-edu sample {path} -o samples.png")
+    see = f" See it: ddpm-edu sample {path} -o samples.png" if isinstance(chosen, Generative) else ""
+    print(f"{path} holds the trained model.{see}")
     return 0
 
 

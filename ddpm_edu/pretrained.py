@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ddpm_edu import checkpoint
 from ddpm_edu.data import asset
-from ddpm_edu.recipes import RECIPES, Recipe, config
+from ddpm_edu.recipes import RECIPES, Generative, Recipe, config
 
 
 def shipped(name: str) -> Path:
@@ -22,7 +22,7 @@ def shipped(name: str) -> Path:
 
 
 def load(name: str) -> Any:
-    """A shipped model by name, ready to use: a Denoiser, a generator or a VAE.
+    """A shipped model by name, ready to use: a Denoiser, a generator, a VAE or a FeatureNet.
 
     >>> load("digits").process
     Process(T=1000, alpha_bar[T]=4e-05)
@@ -57,6 +57,8 @@ def sample(recipe: Recipe, model: Any, n: int = 64, steps: int | None = None, se
 
     steps: of the sampler; models that make a picture in one pass take none.
     """
+    if not isinstance(recipe, Generative):
+        raise ValueError(f"{recipe.name} makes no pictures: it reads them.")
     if n < 1:
         raise ValueError(f"The number of pictures must be 1 or more; got {n}.")
     generators = [torch.Generator().manual_seed((seed << 20) + k) for k in range(n)]

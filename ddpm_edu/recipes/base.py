@@ -26,11 +26,6 @@ class Recipe(ABC):
     steps: int
     seed: int
 
-    @property
-    @abstractmethod
-    def noise_shape(self) -> tuple[int, ...]:
-        """The shape of the noise that one sample is made from."""
-
     @abstractmethod
     def networks(self) -> dict[str, Any]:
         """What is trained, by the name of its learner, with the weights that torch's generator gives."""
@@ -50,12 +45,6 @@ class Recipe(ABC):
     @abstractmethod
     def quality(self, model: Any) -> dict[str, Any]:
         """How good the trained model is, measured on held-out data, for data/MANIFEST.json."""
-
-    def generate(self, model: Any, noise: Tensor, steps: int | None = None) -> Tensor:
-        """From noise, (b, ...), to what the codec decodes; in one pass, unless the recipe says otherwise."""
-        if steps is not None:
-            raise ValueError(f"{self.name} makes a picture in one pass: leave the number of steps out.")
-        return model(noise)
 
     def model(self) -> Any:
         """What ships, with fresh weights."""
@@ -86,6 +75,21 @@ class Recipe(ABC):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return self.networks()
+
+
+class Generative(Recipe):
+    """A recipe whose model makes pictures from noise."""
+
+    @property
+    @abstractmethod
+    def noise_shape(self) -> tuple[int, ...]:
+        """The shape of the noise that one sample is made from."""
+
+    def generate(self, model: Any, noise: Tensor, steps: int | None = None) -> Tensor:
+        """From noise, (b, ...), to what the codec decodes; in one pass, unless the recipe says otherwise."""
+        if steps is not None:
+            raise ValueError(f"{self.name} makes a picture in one pass: leave the number of steps out.")
+        return model(noise)
 
 
 def config(recipe: Recipe) -> dict[str, Any]:

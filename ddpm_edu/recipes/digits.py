@@ -15,13 +15,13 @@ from ddpm_edu.denoiser import Denoiser, target_named
 from ddpm_edu.nets.unet import UNet
 from ddpm_edu.objectives import diffusion_loss
 from ddpm_edu.process import Process
-from ddpm_edu.recipes.base import Recipe
+from ddpm_edu.recipes.base import Generative
 from ddpm_edu.samplers import ddim
 from ddpm_edu.training import Learner, Update, cosine
 
 
 @dataclass(frozen=True)
-class Digits(Recipe):
+class Digits(Generative):
     """A DDPM of handwritten digits, 28x28, without a condition. About 20 minutes on two CPU cores."""
 
     name: ClassVar[str] = "digits"

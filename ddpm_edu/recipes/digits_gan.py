@@ -14,12 +14,12 @@ from ddpm_edu.data import digits
 from ddpm_edu.metrics import sliced_wasserstein
 from ddpm_edu.nets.gan import DCDiscriminator, DCGenerator
 from ddpm_edu.objectives import gan_value, gradient_penalty, non_saturating
-from ddpm_edu.recipes.base import Recipe
+from ddpm_edu.recipes.base import Generative
 from ddpm_edu.training import Learner, Update
 
 
 @dataclass(frozen=True)
-class DigitsGAN(Recipe):
+class DigitsGAN(Generative):
     """A small DCGAN of handwritten digits: non-saturating loss, R1 penalty. About 8 minutes on two CPU cores."""
 
     name: ClassVar[str] = "digits_gan"

@@ -13,12 +13,12 @@ from ddpm_edu.codec import Binary
 from ddpm_edu.data import digits
 from ddpm_edu.nets.vae import VAE, digits_vae
 from ddpm_edu.objectives import elbo, importance_bound, vae_loss
-from ddpm_edu.recipes.base import Recipe
+from ddpm_edu.recipes.base import Generative
 from ddpm_edu.training import Learner, Update, cosine
 
 
 @dataclass(frozen=True)
-class DigitsVAE(Recipe):
+class DigitsVAE(Generative):
     """A VAE of handwritten digits, black and white, whose latent is a plane. About 2 minutes on two CPU cores."""
 
     name: ClassVar[str] = "digits_vae"

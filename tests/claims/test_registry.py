@@ -21,6 +21,7 @@ CLAIMS = {
     **dict.fromkeys(["C13", "C14", "C15", "C16"], "06"),
     **dict.fromkeys(["C17", "C18"], "07"),
     **dict.fromkeys(["C19", "C20", "C21"], "08"),
+    "C22": "09",
 }
 MARK = re.compile(r'^@pytest\.mark\.claim\("(C\d\d)"\)$', re.MULTILINE)
 

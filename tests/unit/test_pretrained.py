@@ -15,11 +15,12 @@ from torch import Tensor
 from ddpm_edu import checkpoint, data, pretrained
 from ddpm_edu.metrics import sliced_wasserstein
 from ddpm_edu.objectives import elbo
-from ddpm_edu.recipes import RECIPES, Digits, DigitsGAN, DigitsVAE, config
+from ddpm_edu.recipes import RECIPES, Digits, DigitsFeatures, DigitsGAN, DigitsVAE, config
 
 SMALL = replace(Digits(), widths=(8, 16), batch=4, steps=3, lr=0.1, decay=0.5)
 SMALL_GAN = replace(DigitsGAN(), width=8, batch=4, steps=3, decay=0.5)
 SMALL_VAE = replace(DigitsVAE(), width=8, batch=4, steps=3, decay=0.5)
+SMALL_FEATURES = replace(DigitsFeatures(), width=8, d=16, batch=4, steps=3, decay=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_fresh_weights_depend_on_the_seed_alone():
     assert torch.equal(torch.random.get_rng_state(), state)  # and leave the caller's random numbers alone
 
 
-@pytest.mark.parametrize("recipe", [SMALL, SMALL_GAN, SMALL_VAE], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [SMALL, SMALL_GAN, SMALL_VAE, SMALL_FEATURES], ids=lambda recipe: recipe.name)
 def test_a_recipe_trains_on_training_digits(recipe, monkeypatch: pytest.MonkeyPatch):
     asked = []
     real = data.digits
@@ -178,8 +179,8 @@ def test_what_the_vae_minimises():
     torch.testing.assert_close(losses["vae"], (3 * kl - reconstruction).mean())
 
 
-@pytest.mark.parametrize("recipe", [SMALL_GAN, SMALL_VAE], ids=lambda recipe: recipe.name)
-def test_a_run_of_several_networks_resumes_and_ships_one(recipe, tmp_path: Path):
+@pytest.mark.parametrize("recipe", [SMALL_GAN, SMALL_VAE, SMALL_FEATURES], ids=lambda recipe: recipe.name)
+def test_a_run_resumes_and_ships_one_network(recipe, tmp_path: Path):
     """Stopped after 2 of 3 steps and resumed, it ends where an uninterrupted run ends, and what ships is read back."""
     straight, resumed = recipe.learners(), recipe.learners()
     list(recipe.train(straight, progress=False))
@@ -194,6 +195,23 @@ def test_a_run_of_several_networks_resumes_and_ships_one(recipe, tmp_path: Path)
     assert found == recipe
     for key, value in model.state_dict().items():
         assert torch.equal(value, straight[recipe.ships].ema.state_dict()[key])
+
+
+def test_what_the_feature_network_minimises():
+    """The cross-entropy of digits moved by at most two pixels, with their own labels."""
+    rows = SMALL_FEATURES.data()[:6]
+    nets, losses = losses_of(SMALL_FEATURES, rows)
+    i, j = torch.randint(5, (2,), generator=seeded()).tolist()
+    images, labels = (part[:6] for part in data.digits("train"))
+    moved = torch.full((6, 1, 32, 32), -1.0)
+    moved[..., 2:30, 2:30] = SMALL_FEATURES.codec.encode(images)
+    p = nets["net"].logits(moved[..., i : i + 28, j : j + 28]).softmax(1)
+    torch.testing.assert_close(losses["net"], -p[range(6), labels].log().mean())
+
+
+def test_a_model_that_reads_pictures_makes_none():
+    with pytest.raises(ValueError, match="digits_features makes no pictures: it reads them"):
+        pretrained.sample(SMALL_FEATURES, SMALL_FEATURES.model(), n=1)
 
 
 def test_models_of_one_pass_take_no_steps():
