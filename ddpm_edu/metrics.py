@@ -96,7 +96,7 @@ def fid(features_1: Tensor, features_2: Tensor) -> float:
 
 def kid(features_1: Tensor, features_2: Tensor) -> float:
     """Kernel distance: the unbiased estimate of the squared maximum mean discrepancy with the kernel
-    (x . y / d + 1)^3, from all pairs (Binkowski et al. 2018, section 3). (n, d) and (m, d).
+    (x . y / d + 1)^3, from all pairs (Bińkowski et al. 2018, section 3). (n, d) and (m, d).
 
     Between sets of one distribution its mean is 0 at any n, so it may come out negative.
     """

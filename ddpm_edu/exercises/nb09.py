@@ -32,7 +32,7 @@ def frechet(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> Ten
     ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
 
     mean_1, mean_2: (d,), float64.
-    cov_1, cov_2: (d, d), float64, symmetric; some of their eigenvalues may be 0.
+    cov_1, cov_2: (d, d), float64, symmetric; some of their eigenvalues may be 0, which rounding may make -1e-17.
     Returns the distance, a tensor of shape ().
     """
     values, axes = torch.linalg.eigh(cov_1)
@@ -179,6 +179,47 @@ def sums_for_traces(mean_1, cov_1, mean_2, cov_2):
     return (mean_1 - mean_2).square().sum() + cov_1.sum() + cov_2.sum() - 2 * _cross(cov_1, cov_2)
 
 
+@frechet.mistake("You took the root of the trace. Needed is the trace of the root: root each eigenvalue, then sum.")
+def root_of_trace(mean_1, cov_1, mean_2, cov_2):
+    return _with((mean_1 - mean_2).square().sum(), cov_1, cov_2, 2 * (cov_1 @ cov_2).trace().sqrt())
+
+
+@frechet.mistake("You put S1 for its root R: the matrix is R S2 R, and R = S1^(1/2) has the roots of the eigenvalues.")
+def no_root_in_the_middle(mean_1, cov_1, mean_2, cov_2):
+    cross = torch.linalg.eigvalsh(cov_1 @ cov_2 @ cov_1).clamp(min=0).sqrt().sum()
+    return _with((mean_1 - mean_2).square().sum(), cov_1, cov_2, 2 * cross)
+
+
+@frechet.mistake(
+    "You multiplied the eigenvalues of S1 and S2 in order of size, as if their axes were the same. "
+    "Take those of the product."
+)
+def eigenvalues_apart(mean_1, cov_1, mean_2, cov_2):
+    one, two = (torch.linalg.eigvalsh(cov).clamp(min=0) for cov in (cov_1, cov_2))
+    return _with((mean_1 - mean_2).square().sum(), cov_1, cov_2, 2 * (one * two).sqrt().sum())
+
+
+@frechet.mistake(
+    "You gave eigvalsh the product S1 S2, which is not symmetric: it reads one triangle alone. Give it R S2 R."
+)
+def one_triangle(mean_1, cov_1, mean_2, cov_2):
+    cross = torch.linalg.eigvalsh(cov_1 @ cov_2).clamp(min=0).sqrt().sum()
+    return _with((mean_1 - mean_2).square().sum(), cov_1, cov_2, 2 * cross)
+
+
+@frechet.mistake(
+    "You took the singular values of S1 S2. Its eigenvalues are needed: S1 S2 is not symmetric, and they differ."
+)
+def singular_values(mean_1, cov_1, mean_2, cov_2):
+    cross = torch.linalg.svdvals(cov_1 @ cov_2).sqrt().sum()
+    return _with((mean_1 - mean_2).square().sum(), cov_1, cov_2, 2 * cross)
+
+
+@frechet.mistake("You summed the differences of the means, then squared. Square each one first: ||m1 - m2||^2.")
+def sum_squared(mean_1, cov_1, mean_2, cov_2):
+    return _with((mean_1 - mean_2).sum().square(), cov_1, cov_2, 2 * _cross(cov_1, cov_2))
+
+
 # 09.2 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +333,30 @@ def axes_swapped(n, fid):
     return fid.mean() - slope * u.mean()
 
 
+@extrapolate.mistake("Your line has no a: fitted through 0, it gives c alone. Fit both, and return a.")
+def through_0(n, fid):
+    return (fid / n).sum() / (1 / n).square().sum()
+
+
+@extrapolate.mistake(
+    "Your slope is that of a line through 0. Subtract the means of 1/n and of fid before you multiply and sum."
+)
+def not_centred(n, fid):
+    return fid.mean() - through_0(n, fid) * (1 / n).mean()
+
+
+@extrapolate.mistake(
+    "You divided a covariance over k - 1 by a variance over k, or the reverse. Take one divisor in both."
+)
+def two_divisors(n, fid):
+    return fid.mean() - the_slope(n, fid) * (1 / n).mean() * len(n) / (len(n) - 1)
+
+
+@extrapolate.mistake("You fitted a line in 1/n^2. The bias is of first order: it falls as 1/n.")
+def line_in_square(n, fid):
+    return extrapolate(n**2, fid)
+
+
 # 09.3 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +372,7 @@ def axes_swapped(n, fid):
     ),
 )
 def kernel_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Compute KID, the unbiased estimate of the squared maximum mean discrepancy (Binkowski et al. 2018).
+    """Compute KID, the unbiased estimate of the squared maximum mean discrepancy (Bińkowski et al. 2018).
 
     The kernel is k(a, b) = (a . b / d + 1)^3. KID is the mean of k over pairs of different pictures of x, plus the same
     of y, minus twice the mean of k over all pairs of a picture of x and one of y.
@@ -406,7 +471,9 @@ def divided_by_n(x, y):
     return _kid(x, y, d=len(x))
 
 
-@kernel_distance.mistake("The kernel's + 1 is missing: without it means and variances do not count in the comparison.")
+@kernel_distance.mistake(
+    "The kernel's + 1 is missing, or stands outside the power, where it cancels: then only third moments are compared."
+)
 def plus_1_missing(x, y):
     return _kid(x, y, plus=0)
 
@@ -443,6 +510,35 @@ def kid_rooted(x, y):
 @kernel_distance.mistake("You cut the estimate off at 0. It is unbiased because it may come out negative.")
 def cut_off(x, y):
     return kernel_distance(x, y).clamp(min=0)
+
+
+@kernel_distance.mistake(
+    "You took each pair within a set once, i < j, and divided by n (n - 1). Those are half as many: n (n - 1) / 2."
+)
+def half_the_pairs(x, y):
+    return kernel_distance(x, y) / 2 - _kernel(x, y).mean()
+
+
+@kernel_distance.mistake("You divided the pairs of y by n (n - 1). There are m (m - 1) of them.")
+def one_size_for_both(x, y):
+    n, m = len(x), len(y)
+    parts = [(_kernel(a, a).sum() - _kernel(a, a).trace()) / (n * (n - 1)) for a in (x, y)]
+    return sum(parts) - 2 * _kernel(x, y).sum() / (n * m)
+
+
+@kernel_distance.mistake(
+    "You left the diagonal out between the sets too. There no picture meets itself: all n m pairs count."
+)
+def cross_without_diagonal(x, y):
+    between = _kernel(x, y)
+    cross = (between.sum() - between.diagonal().sum()) / (between.numel() - min(between.shape))
+    return kernel_distance(x, y) + 2 * (between.mean() - cross)
+
+
+@kernel_distance.mistake("You compared the mean features alone. The kernel is of each pair, and then comes the mean.")
+def kernel_of_means(x, y):
+    one, two = x.mean(0, keepdim=True), y.mean(0, keepdim=True)
+    return (_kernel(one, one) + _kernel(two, two) - 2 * _kernel(one, two)).sum()
 
 
 # 09.4 ---------------------------------------------------------------------------------------------------------------
@@ -487,10 +583,10 @@ def test_precision_matches_the_definition(student, rng):
 
 @precision.check
 def test_precision_on_a_line(student, rng):
-    """on a line, with four real pictures and five generated, it is what you can count"""
+    """on a line, with four real pictures and six generated, one on an edge, it is what you can count"""
     real = torch.tensor([[0.0], [1.0], [3.0], [9.0]]).double()
-    generated = torch.tensor([[0.5], [-1.5], [4.5], [2.0], [20.0]]).double()
-    agree(student.precision(real, generated, 1), torch.tensor(3 / 5).double())
+    generated = torch.tensor([[0.5], [-1.5], [4.5], [2.0], [15.0], [20.0]]).double()
+    agree(student.precision(real, generated, 1), torch.tensor(4 / 6).double())
 
 
 @precision.check
@@ -582,6 +678,24 @@ def radius_to_generated(real, generated, k):
 def outside(real, generated, k):
     radius = torch.cdist(real, real).sort(dim=1).values[:, k]
     return (torch.cdist(real, generated) > radius[:, None]).any(0).double().mean()
+
+
+@precision.mistake("A picture exactly on the edge of a ball counts as inside: <=, not <.")
+def edge_left_out(real, generated, k):
+    radius = torch.cdist(real, real).sort(dim=1).values[:, k]
+    return (torch.cdist(real, generated) < radius[:, None]).any(0).double().mean()
+
+
+@precision.mistake("Your radius is the mean distance to the k nearest. The ball reaches to the k-th of them.")
+def mean_of_neighbours(real, generated, k):
+    radius = torch.cdist(real, real).sort(dim=1).values[:, 1 : k + 1].mean(1)
+    return (torch.cdist(real, generated) <= radius[:, None]).any(0).double().mean()
+
+
+@precision.mistake("You counted from the farthest real picture. The k-th nearest is at entry k of the ascending order.")
+def from_the_far_end(real, generated, k):
+    radius = torch.cdist(real, real).sort(dim=1, descending=True).values[:, k - 1]
+    return (torch.cdist(real, generated) <= radius[:, None]).any(0).double().mean()
 
 
 # 09.5 ---------------------------------------------------------------------------------------------------------------
@@ -720,3 +834,20 @@ def row_by_row(generated, held_out, train):
 @copying.mistake("You returned the number of pairs. Asked for is their share: divide by n m.")
 def pairs_not_divided(generated, held_out, train):
     return copying(generated, held_out, train) * len(generated) * len(held_out)
+
+
+@copying.mistake(
+    "You asked whether a generated picture is nearer to the training set than to the held-out one. "
+    "Compare its distance with theirs."
+)
+def nearer_than_to_held_out(generated, held_out, train):
+    a, b = (torch.cdist(generated, z).min(1).values for z in (train, held_out))
+    return ((a < b).double() + 0.5 * (a == b)).mean()
+
+
+@copying.mistake(
+    "You divided the mean distances. Asked for is the share of the pairs in which the generated one is nearer."
+)
+def ratio_of_means(generated, held_out, train):
+    a, b = _distances(generated, held_out, train)
+    return a.mean() / b.mean()

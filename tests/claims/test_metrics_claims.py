@@ -92,6 +92,24 @@ def test_c22_means_and_covariances_are_all_it_sees():
     assert precision_recall(circle, cloud).precision < 0.1
 
 
+@pytest.mark.claim("C22")
+def test_c22_kid_sees_no_further_than_third_moments():
+    """A circle and a cloud symmetric about its centre, of one covariance: odd moments are 0 in both. KID is not
+    above 0; the cheapest transport is, and so is KID where third moments differ."""
+    angle = torch.arange(400, dtype=torch.float64) * 2 * math.pi / 400
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
+    half = torch.randn(200, 2, generator=seeded(), dtype=torch.float64)
+    cloud = torch.cat([half, -half])
+    cloud = cloud @ torch.linalg.inv(root(cloud.T.cov())) @ root(circle.T.cov())
+    assert fid(circle, cloud) < 1e-9
+    assert kid(circle, cloud) < 1e-9
+    assert transport(circle, cloud) > 0.1
+    skew = torch.stack([half[:, 0].exp(), half[:, 1]], 1)
+    skew = (skew - skew.mean(0)) @ torch.linalg.inv(root(skew.T.cov())) @ root(circle.T.cov())
+    assert fid(circle, skew) < 1e-9
+    assert kid(circle, skew) > 0.03
+
+
 # One number without N -------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +133,17 @@ def test_c22_it_is_biased_upwards_as_1_over_n(n: int, m: int):
     found, expected = of_one_distribution(n, m)
     assert found.mean() > 10 * found.std() / len(found) ** 0.5
     assert_average(found, expected, bias=5 / min(n, m) * expected)  # the next order
+
+
+@pytest.mark.claim("C22")
+def test_c22_it_is_convex_so_that_its_bias_is_upwards_for_any_two_distributions():
+    """The mean FID over sets whose means and covariances average to S is at least the FID of S: midpoints."""
+    reference = torch.zeros(4, dtype=torch.float64), covariance(4, 100)
+    for seed in range(50):
+        S_1, S_2 = covariance(4, 2 * seed), covariance(4, 2 * seed + 1)
+        m_1, m_2 = torch.randn(2, 4, generator=seeded(seed), dtype=torch.float64)
+        ends = frechet_distance(*reference, m_1, S_1), frechet_distance(*reference, m_2, S_2)
+        assert frechet_distance(*reference, (m_1 + m_2) / 2, (S_1 + S_2) / 2) < sum(ends) / 2
 
 
 @pytest.mark.claim("C22")
