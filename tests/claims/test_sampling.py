@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from stats import Z, assert_average, assert_moments, seeded
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
+from ddpm_edu.data import eight_gaussians
 from ddpm_edu.denoiser import ExactDenoiser
 from ddpm_edu.process import Process
 from ddpm_edu.samplers import State, ancestral, beta, ddim, langevin, none, posterior
@@ -86,6 +88,25 @@ def test_c19_noise_in_the_last_step_is_left_in_the_picture():
     assert right.std() < 1e-9
 
 
+@pytest.mark.claim("C19")
+@pytest.mark.parametrize("n", [60, 7, 2])
+@pytest.mark.parametrize("sd", [0.1, 0.5, 2.0])
+def test_c19_the_variance_that_is_exact_for_any_gaussian(n: int, sd: float):
+    """sigma^2 = beta V_s / V_t, V_t = Var[x_t]: each state has its variance V_t, in however few steps. beta (V = 1) and
+    the posterior's variance (V_t = 1 - abar_t) are cases of it. From the linear map, without sampling error."""
+    V = SHORT.alpha_bar * sd**2 + SHORT.b**2
+    exact, at = gaussian(SHORT, 0.0, sd), SHORT.timesteps(n)
+    pair, var = torch.tensor([[0.0], [1.0]], dtype=torch.float64), V[60]
+    for t, s in pairwise(at):
+        mean = SHORT.posterior(exact(pair, t).x_0, pair, t, s).mean
+        var = (mean[1, 0] - mean[0, 0]) ** 2 * var + SHORT.transition(s, t)[1] * V[s] / V[t]
+        torch.testing.assert_close(var, V[s])
+    t = torch.arange(2, 61)
+    for special, named in ((1.0, beta), (0.0, posterior)):
+        V = SHORT.alpha_bar * special**2 + SHORT.b**2
+        torch.testing.assert_close(beta(SHORT, t, t - 1) * V[t - 1] / V[t], named(SHORT, t, t - 1))
+
+
 # C20 ------------------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +165,45 @@ def test_c20_it_is_not_ddim(n: int, expected: float):
     assert float(ends[1] - ends[0]) == pytest.approx(expected, abs=0.005 if n < 1000 else 0.0006)
 
 
+@pytest.mark.claim("C20")
+@pytest.mark.parametrize("n", [1000, 30, 3])
+def test_c20_without_noise_a_gaussian_ends_at_what_its_start_knows(n: int):
+    """In any number of steps at E[x_0 | x_T]: means of conditional means are conditional means."""
+    exact, x_T = gaussian(LINEAR, 1.3, 0.5), noise(5)
+    end = last(ancestral(exact, x_T, LINEAR.timesteps(n), sigma2=none))
+    torch.testing.assert_close(end, exact(x_T, 1000).x_0, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.claim("C20")
+def test_c20_the_old_noise_and_the_fresh_make_up_b():
+    """The posterior's mean is a_s x_0 + w eps with w^2 + beta tilde = b_s^2: the mean alone is less noisy than time s
+    says, DDIM is not."""
+    x_0, eps = noise(3), noise(3, seed=1)
+    for t, s in ((1000, 999), (600, 300), (40, 1)):
+        x_t = LINEAR.a[t] * x_0 + LINEAR.b[t] * eps
+        q = LINEAR.posterior(x_0, x_t, t, s)
+        w = (q.mean - LINEAR.a[s] * x_0) / eps
+        torch.testing.assert_close(w**2 + q.var, (LINEAR.b[s] ** 2).expand(3, 1))
+        assert (w < LINEAR.b[s]).all()
+
+
+@pytest.mark.claim("C20")
+def test_c20_ddim_loses_a_second_order_share_of_the_spread():
+    """One step on N(0, 0.5^2): DDIM loses a multiple of the step's square, the mean alone a multiple of the step."""
+    exact, pair = gaussian(LINEAR, 0.0, 0.5), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    V = LINEAR.alpha_bar * 0.25 + LINEAR.b**2
+    prediction = exact(pair, 500)
+
+    def lost(s: int) -> list[float]:
+        moved = LINEAR.a[s] * prediction.x_0 + LINEAR.b[s] * prediction.eps
+        alone = LINEAR.posterior(prediction.x_0, pair, 500, s).mean
+        return [float(1 - (x[1] - x[0]) * (V[500] / V[s]).sqrt()) for x in (moved, alone)]
+
+    one, two = lost(499), lost(498)
+    assert two[0] / one[0] == pytest.approx(4, rel=0.05)
+    assert two[1] / one[1] == pytest.approx(2, rel=0.05)
+
+
 # C21 ------------------------------------------------------------------------------------------------------------------
 
 
@@ -197,3 +257,52 @@ def test_c21_the_score_alone_ends_on_points():
     assert_average(heavy.double(), 0.75)
     var = float(LINEAR.a[t] ** 2 * 0.1 + LINEAR.b[t] ** 2)
     assert_moments(kept[heavy], 2 * LINEAR.a[t], stationary(0.02, var), bias=0.002)
+
+
+@pytest.mark.claim("C21")
+@pytest.mark.parametrize("c", [0.25, 0.5, 1.0])
+def test_c21_less_noise_is_another_distribution(c: float):
+    """With c times its noise Langevin keeps c^2 of the variance, however small the step."""
+    t, step = 100, 0.1
+    exact = gaussian(LINEAR, 0.0, 0.5)
+    var = float(LINEAR.a[t] ** 2 * 0.25 + LINEAR.b[t] ** 2)
+    x = last(langevin(exact, noise(20_000), t, step, n=int(14 * var / step), noise=c, generator=seeded(1)))
+    assert_moments(x, 0.0, c**2 * stationary(step, var))
+
+
+@pytest.mark.claim("C21")
+def test_c21_the_peak_is_not_a_sample():
+    """N(0, I) in 784 dimensions: samples are 28 +- 0.71 from the peak and 392 nats below it."""
+    x = torch.randn(4000, 784, generator=seeded(), dtype=torch.float64)
+    assert_average(x.square().sum(1) / 2, 392.0)
+    assert float(x.norm(dim=1).std()) == pytest.approx(0.5**0.5, abs=Z * 0.5**0.5 / (2 * 4000) ** 0.5 + 1e-3)
+    assert x.norm(dim=1).min() > 24
+
+
+@pytest.mark.claim("C21")
+def test_c21_annealing_finds_the_weights_that_one_level_does_not():
+    """All start on one mode. From large noise to small the weights come out right; at one small t nobody crosses."""
+    exact = ExactDenoiser(LINEAR, [0.25, 0.75], [[-2.0], [2.0]], 0.09)
+    ends = []
+    for levels in (LINEAR.timesteps(100)[:-1], [20] * 20):
+        x, generator = torch.full((2000, 1), 2.0, dtype=torch.float64), seeded(1)
+        for t in levels:
+            step = 0.2 * float(LINEAR.a[t] ** 2 * 0.09 + LINEAR.b[t] ** 2)
+            x = last(langevin(exact, x, t, step, n=20, generator=generator))
+        ends.append((x[:, 0] > 0).double())
+    assert_average(ends[0], 0.75)
+    assert ends[1].min() == 1
+
+
+@pytest.mark.claim("C21")
+@pytest.mark.parametrize("t", [1, 100, 500, 1000])
+def test_c21_a_classifiers_gradient_makes_the_conditional_score(t: int):
+    """eps - b grad log p(y | x_t) is the eps of class y alone (Dhariwal and Nichol 2021, algorithm 2)."""
+    ring = eight_gaussians()
+    whole = ExactDenoiser(LINEAR, ring.weights, ring.means, 0.12**2)
+    inside = ExactDenoiser(LINEAR, torch.ones(3), ring.means[:3], 0.12**2)
+    x = 1.5 * torch.randn(50, 2, generator=seeded(), dtype=torch.float64)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad((inside.log_prob(x, t) - whole.log_prob(x, t)).sum(), x)
+    x = x.detach()
+    torch.testing.assert_close(whole(x, t).eps - LINEAR.b[t] * gradient, inside(x, t).eps)
