@@ -117,8 +117,9 @@ class Mixture:
     def _spherical(self, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same for covariances c I, where matrix products do: 9,000 digits cost milliseconds, not seconds."""
         a, b = a[:, None], b[:, None]
-        c = self._vars[:, 0]  # (k,)
-        var = a**2 * c + b**2  # (b, k)
+        c = self._vars[:, 0]  # (k,), or (1,) if they are all alike: then the logarithm is taken once a row
+        c = c[:1] if (c == c[0]).all() else c
+        var = a**2 * c + b**2  # (b, k or 1)
         square = (x**2).sum(1, keepdim=True) - 2 * a * (x @ self._means.T) + a**2 * (self._means**2).sum(1)
         log_p = self.weights.log() - 0.5 * (square / var + x.shape[1] * torch.log(2 * torch.pi * var))
         r = log_p.softmax(-1)

@@ -19,13 +19,14 @@ from cycler import cycler
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 __all__ = [
     "ACCENT", "DATA", "GREY", "MODEL", "NOISE", "STYLE",
-    "Picture", "figure", "grid", "histogram", "scatter", "show_grid", "show_images",
+    "Picture", "dots", "figure", "grid", "histogram", "scatter", "show_grid", "show_images",
 ]  # fmt: skip
 
 # Colours that colour-blind eyes tell apart (Okabe and Ito, "Color universal design", 2008), named for what they show.
@@ -159,6 +160,30 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 1, 
     x = rearrange(x, "(row column) c h w -> (row h) (column w) c", column=columns)
     x = x[: len(x) - gap, : x.shape[1] - gap]  # no gap after the last row and column
     return (x if x.shape[2] == 3 else x[:, :, 0]).numpy()
+
+
+def dots(
+    points: Tensor | np.ndarray, extent: float = 1.0, color: str = DATA, side: int = 320, size: float = 5
+) -> np.ndarray:
+    """What `scatter` draws of points (n, 2), without axes but in a tenth of the time: uint8 (side, side, 3).
+
+    The picture reaches from -extent to extent in both directions; what lies outside is left out. Dots are `size` pixels
+    wide and let others shine through, as there.
+    """
+    x = torch.as_tensor(points).detach().cpu().double()
+    centre = ((x / extent * torch.tensor([1, -1]) + 1) * side / 2).floor()  # (n, 2): column and row
+    reach = int(size / 2 + 1)
+    away = torch.cartesian_prod(*2 * [torch.arange(-reach, reach + 1)])  # (k, 2): the pixels around one
+    disc = (size / 2 + 0.5 - torch.hypot(*away.float().T)).clamp(0, 1)  # (k,): its edge fades over a pixel
+    at = centre[:, None] + away
+    seen = ((at >= 0) & (at < side)).all(2)
+    column, row = at[seen].long().T
+    layers = torch.zeros(side, side).index_put_((row, column), disc.expand(len(x), -1)[seen], accumulate=True)
+    inked = layers > 0
+    paper = 0.4 ** layers[inked][:, None]  # the share of the white ground that is still seen
+    picture = torch.full((side, side, 3), 255, dtype=torch.uint8)
+    picture[inked] = (255 * (paper + (1 - paper) * torch.tensor(to_rgb(color)))).round().to(torch.uint8)
+    return picture.numpy()
 
 
 class _Figure(Figure):

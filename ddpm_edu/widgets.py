@@ -1,12 +1,16 @@
-"""The stepper behind every slider of the course, the pad behind every plane, and `live`, which shows a loop at work.
+"""The stepper behind every slider of the course, the pad behind every plane, the sketch to draw on, and `live`, which
+shows a loop at work.
 
-Both draw each position once and keep the picture, so that a move only swaps bytes. In a running notebook a `Stepper` is
-an ipywidgets box; in a page exported from one (`export_html`), or a notebook reopened without its kernel, the same
-frames move under a plain HTML slider that needs neither kernel nor network. A `Pad` is such a piece of HTML everywhere.
+Stepper and pad draw each position once and keep the picture, so that a move only swaps bytes. In a running notebook a
+`Stepper` is an ipywidgets box; in a page exported from one (`export_html`) the same frames move under a plain HTML
+slider that needs neither kernel nor network. A `Pad` is such a piece of HTML everywhere, so it also moves in a notebook
+that is reopened, where a stepper has to be run again. A `Sketch` hands what the learner draws to a function, and shows
+the stepper that it makes of it.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import itertools
 import json
@@ -20,20 +24,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anywidget
 import ipywidgets
+import numpy as np
+import torch
+import traitlets
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import HTML, display
 from matplotlib.axes import Axes
+from torch import Tensor
 
-from .viz import Picture, figure
+from .viz import DATA, Picture, figure
 
-__all__ = ["Pad", "Stepper", "export_html", "live", "visit_all"]
+__all__ = ["Pad", "Sketch", "Stepper", "export_html", "live", "visit_all"]
 
-# Its comments, which no page needs, stand between the three.
-STYLE, STATIC, PAD = re.split("<!--.*?-->", Path(__file__).with_name("stepper.html").read_text("utf-8"), flags=re.S)
+# Its comments, which no page needs, stand between the four.
+_HTML = Path(__file__).with_name("stepper.html").read_text("utf-8")
+STYLE, STATIC, PAD, SKETCH = re.split("<!--.*?-->", _HTML, flags=re.S)
 
-# Every stepper and pad of the session, in the order they were made; `close` takes one out.
-_steppers: list[Stepper | Pad] = []
+# Every stepper, pad and sketch of the session, in the order they were made; `close` takes one out. A sketch's own
+# stepper is not among them: the sketch answers for it.
+_steppers: list[Stepper | Pad | Sketch] = []
 
 
 def _axis(name: str, values: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +118,8 @@ class Stepper(ipywidgets.VBox):
     An exception while it is made is raised; in the running notebook it is shown in place of the picture.
     """
 
+    _links: tuple[ipywidgets.Widget, ...] = ()
+
     def __init__(
         self, draw: Callable[..., Any], *, caption: Callable[..., str] | None = None, **axes: Iterable[Any]
     ) -> None:
@@ -161,16 +174,18 @@ class Stepper(ipywidgets.VBox):
 
         # The main axis lies in the browser, as the pages of a Tab without tabs, and the slider turns the pages there.
         # By way of the kernel a move takes 20 to 70 ms, and while a training cell is running it waits for that to end.
-        layout, style = ipywidgets.Layout(), ipywidgets.HTML().style  # one for all pages: fewer messages
-        self.pages = [ipywidgets.HTML(_frame_html(f, self._size), layout=layout, style=style) for f in self._main]
+        css, layout = ipywidgets.HTML(STYLE, layout={"display": "none"}), ipywidgets.Layout()
+        shared = {"layout": layout, "style": css.style}  # by all pages: fewer messages
+        self.pages = [ipywidgets.HTML(_frame_html(frame, self._size), **shared) for frame in self._main]
         film = ipywidgets.Tab(self.pages, selected_index=0, layout={"min_height": f"{self._size[1] + 40}px"})
-        ipywidgets.jslink((self._play, "value"), (self.slider, "index"))
-        ipywidgets.jsdlink((self.slider, "index"), (film, "selected_index"))
+        self._links = (
+            ipywidgets.jslink((self._play, "value"), (self.slider, "index")),
+            ipywidgets.jsdlink((self.slider, "index"), (film, "selected_index")),
+        )
         for control in self.controls:
             control.observe(lambda _: self._show(), "index")
 
         rows = [[self._play, back, forward, self.slider], self.controls[1:]]
-        css = ipywidgets.HTML(STYLE, layout={"display": "none"})
         return [css, *(ipywidgets.HBox(row) for row in rows if row), film.add_class("ddpm-film")]
 
     def _show(self) -> None:
@@ -204,9 +219,11 @@ class Stepper(ipywidgets.VBox):
         return len(positions)
 
     def close(self) -> None:
-        """Let go of the widget: it stops answering, and `visit_all` no longer counts it."""
+        """Let go of the widget and its pictures: it stops answering, and `visit_all` no longer counts it."""
         if self in _steppers:
             _steppers.remove(self)
+        for widget in [*self._links, *_held(self)]:
+            widget.close()
         super().close()
 
     # Static ----------------------------------------------------------------------------------------------------------
@@ -315,6 +332,146 @@ class Pad:
         )
 
 
+class Canvas(anywidget.AnyWidget):
+    """A square to draw on, 320 pixels wide; sketch.js says what its traits are and does all the drawing."""
+
+    PAPER = string.Template(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="-1 -1 2 2"><path d="$ink" transform="scale(1 -1)" '
+        f'fill="none" stroke="{DATA}" stroke-width=".035" stroke-linecap="round" stroke-linejoin="round"/></svg>'
+    )
+    _esm = Path(__file__).with_name("sketch.js").read_text("utf-8")
+    paper = traitlets.Unicode(PAPER.substitute(ink="")).tag(sync=True)
+    given: Any = traitlets.Any().tag(sync=True)
+    strokes: Any = traitlets.Any(None).tag(sync=True)
+
+    def svg(self) -> str:
+        """What is on it, as a picture."""
+        strokes = self.given if self.strokes is None else self.strokes
+        ink = ("M" + "L".join(f"{x},{y}" for x, y in [stroke[0], *stroke]) for stroke in strokes)  # as in sketch.js
+        return self.PAPER.substitute(ink="".join(ink))
+
+
+class Sketch(ipywidgets.Box):
+    """A square to draw on with mouse, pen or finger, and beside it what comes of it: `Sketch(answer, points)`.
+
+    answer: called as answer(points) with a (n, 2) float32 tensor, gives a `Stepper`. Called again at the end of each
+        stroke, so let it take less than a second: `viz.dots` draws points faster than matplotlib does.
+    points: (n, 2), a shape to begin with, and what an exported page shows. The learner's first stroke replaces it.
+    extent: the square reaches from -extent to extent in both directions.
+
+    Strokes become points at even distances, about 300 at most, however fast the hand was; a click becomes one point.
+    The new stepper stands where the old one stood, if their axes are alike. An exception for the first points is
+    raised; later it is shown in place of the stepper.
+    """
+
+    def __init__(self, answer: Callable[[Tensor], Stepper], points: Any, *, extent: float = 1.0) -> None:
+        self._given = torch.as_tensor(points).detach().cpu().float()
+        if self._given.ndim != 2 or self._given.shape[1] != 2 or not len(self._given):
+            raise ValueError(f"points must have shape (n, 2), not {tuple(self._given.shape)}")
+        self._answer, self._extent = answer, extent
+        self.canvas = Canvas(given=[[at] for at in (self._given.double() / extent).round(decimals=4).tolist()])
+        self.canvas.observe(lambda _: self._respond(), "strokes")
+        self.failure: Exception | None = None  # what went wrong in the last answer, if anything did
+        self.stepper = self._make()
+        self._beside = ipywidgets.Box([self.stepper], layout={"flex": "1 1 0"})
+        self._make_room()
+        super().__init__([ipywidgets.HTML(STYLE, layout={"display": "none"}), self.canvas, self._beside])
+        self.add_class("ddpm-sketch")
+        _steppers.append(self)
+
+    @property
+    def points(self) -> Tensor:
+        """What is drawn, (n, 2)."""
+        strokes = self.canvas.strokes
+        return self._given if strokes is None else self._extent * _evenly(strokes)
+
+    def _make(self) -> Stepper:
+        """The answer to what is drawn."""
+        stepper = self._answer(self.points)
+        if not isinstance(stepper, Stepper):
+            raise TypeError(f"answer must return a Stepper, not {type(stepper).__name__}: does it end with `return`?")
+        _steppers.remove(stepper)
+        return stepper
+
+    def _make_room(self) -> None:
+        """What the stepper needs, kept while it is replaced; and its picture level with the drawing."""
+        rows = len(self.stepper.children) - 2  # of controls, each 32 pixels high; one such row stands above the drawing
+        self._beside.layout.min_height = f"{self.stepper._size[1] + 40 + 32 * rows}px"
+        self.canvas.layout.margin = f"{32 * (rows - 1)}px 0 0 0"
+
+    def _respond(self) -> None:
+        """Put the answer to what is drawn in the place of the former one, which stays if nothing is."""
+        if self.canvas.strokes == []:
+            return
+        try:
+            before, self.stepper, self.failure = self.stepper, self._make(), None
+        except Exception as error:  # a widget's callback has no other way out
+            self.failure = error
+            self._beside.children = [ipywidgets.HTML(_error_html(error))]
+            return
+        for old, new in zip(before.controls, self.stepper.controls, strict=False):
+            if old.options == new.options:
+                new.index = old.index
+        self._make_room()
+        self._beside.children = [self.stepper]
+        before.close()
+
+    def visit(self) -> int:
+        """Visit the stepper, then those of a dot and of a line, and return how many positions the first one had."""
+        strokes, visited = self.canvas.strokes, []
+        try:
+            for drawn in (strokes, [[[0, 0]]], [[[-0.5, -0.5], [0.5, 0.5]]]):
+                self.canvas.strokes = drawn
+                if self.failure is not None:
+                    raise self.failure
+                visited.append(self.stepper.visit())
+        finally:
+            self.canvas.strokes = strokes
+        return visited[0]
+
+    def close(self) -> None:
+        """Let go of the sketch and its stepper: it stops answering, and `visit_all` no longer counts it."""
+        if self in _steppers:
+            _steppers.remove(self)
+        for widget in _held(self):
+            widget.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"Sketch({len(self.points)} points, {self.stepper})"
+
+    def _static(self) -> str:
+        """The drawing as a picture, and the static version of what stands beside it."""
+        return STYLE + string.Template(SKETCH).substitute(
+            drawing=base64.b64encode(self.canvas.svg().encode()).decode(),
+            answer=_error_html(self.failure) if self.failure else self.stepper._static(),
+        )
+
+
+def _evenly(strokes: list[list[list[float]]], step: float = 0.02, most: int = 300) -> Tensor:
+    """Points (n, 2) along strokes, evenly spaced in each, at least `step` apart: about `most` of them at most."""
+    lines = [np.asarray(stroke, float) for stroke in strokes]
+    ways = [np.concatenate([[0], np.hypot(*np.diff(line, axis=0).T).cumsum()]) for line in lines]
+    step = max(step, sum(way[-1] for way in ways) / max(1, most - len(lines)))
+    at = [np.linspace(0, way[-1], 1 + int(way[-1] / step)) for way in ways]
+    even = [[np.interp(a, way, axis) for axis in line.T] for a, way, line in zip(at, ways, lines, strict=True)]
+    return torch.from_numpy(np.concatenate([np.zeros((2, 0)), *even], 1).T).float()
+
+
+def _held(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
+    """All that a widget is made of: children, layouts, styles, and what those are made of."""
+    if widget.comm is None:  # closed, or never opened: there is nothing
+        return
+    for value in [getattr(widget, key) for key in widget.keys]:
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, ipywidgets.Widget):
+                yield from _held(one)
+                yield one
+
+
 def _control(name: str, axis: dict[str, Any], slider: bool = False) -> ipywidgets.Widget:
     """The widget that moves an axis, its `index` the position: a slider if told so or for numbers, else a list."""
     slider = slider or all(isinstance(value, int | float) for value in axis.values())
@@ -351,7 +508,7 @@ def _error_html(error: Exception) -> str:
 
 
 def visit_all(at_least: int = 0) -> int:
-    """`visit` every stepper and pad of the session, and return the number of positions in all.
+    """`visit` every stepper, pad and sketch of the session, and return the number of positions in all.
 
     at_least: how many of them there must be. Raises ValueError where there are fewer, and whatever a visit raises.
     """
@@ -424,7 +581,11 @@ def export_html(notebook: str | Path, out: str | Path) -> Path:
     page = nbformat.read(notebook, as_version=4)
     page.metadata.pop("widgets", None)  # with the widgets' state in it, the page would fetch their code from a CDN
     # nbconvert prefers the widget, which is dead on a page, to the HTML that stands beside it.
-    config = Config(NbConvertBase={"display_data_priority": ["text/html", "image/png", "image/svg+xml", "text/plain"]})
+    config = Config(
+        NbConvertBase={
+            "display_data_priority": ["text/html", "text/markdown", "image/png", "image/svg+xml", "text/plain"]
+        }
+    )
     exporter = HTMLExporter(config=config, mathjax_url="", require_js_url="")
     out = Path(out)
     out.write_text(exporter.from_notebook_node(page)[0], encoding="utf-8")

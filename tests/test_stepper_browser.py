@@ -1,7 +1,10 @@
-"""Stepper and pad in a real page: in JupyterLab with its kernel, and in an exported file without one."""
+"""Stepper, pad and sketch in a real page: in JupyterLab with its kernel, and in an exported file without one."""
 
 from __future__ import annotations
 
+import base64
+import io
+import math
 import re
 import statistics
 from pathlib import Path
@@ -9,10 +12,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from harness import TOKEN, Lab
+from PIL import Image
 from playwright.sync_api import Page, expect
 
-from ddpm_edu.widgets import Pad, Stepper, export_html
+from ddpm_edu.widgets import Pad, Sketch, Stepper, export_html
 
 pytestmark = pytest.mark.browser
 
@@ -49,20 +54,49 @@ def draw(x, y):
 Pad(draw, lambda ax: ax.plot([-10, 10], [-10, 10]), x=range(-10, 11), y=range(-10, 11), caption=lambda x, y: f"x < {y}")
 """
 
+SKETCH = """
+import torch
+from ddpm_edu import viz
+from ddpm_edu.denoiser import ExactDenoiser
+from ddpm_edu.process import Process
+from ddpm_edu.samplers import ancestral, none, posterior
+from ddpm_edu.widgets import Sketch, Stepper
+
+process = Process.cosine()
+
+def answer(points):
+    denoise = ExactDenoiser(process, torch.ones(len(points)), points, 0.02**2)
+    x_T, timesteps = torch.randn(600, 2), process.timesteps(40)
+    chains = {sigma2: list(ancestral(denoise, x_T, timesteps, sigma2=sigma2)) for sigma2 in (posterior, none)}
+    t = {state.t: i for i, state in enumerate(chains[none])}
+    caption = lambda t, noise: f"{len(points)} points, {len(chains[noise]) - 1 - t} steps to go, {noise.__name__}"
+    return Stepper(lambda t, noise: viz.dots(chains[noise][t].x_t), caption=caption, t=t, noise=[posterior, none])
+
+turn = torch.linspace(0, 6 * torch.pi, 250)
+Sketch(answer, (turn / 22)[:, None] * torch.stack([turn.cos(), turn.sin()], 1))
+"""
+
 # From an event to the first frame of the screen in which another picture stands, complete.
-STOPWATCH = """([pictures, event]) => {
-    const picture = () => [...document.querySelectorAll(pictures)].find((image) => image.offsetParent);
+STOPWATCH = """([pictures, event, attribute = "src"]) => {
+    const picture = () => [...document.querySelectorAll(pictures)].find((image) => image.checkVisibility());
     const took = window.took = [];
     document.addEventListener(event, () => {
-        const start = performance.now(), before = picture().src;
+        const start = performance.now(), before = picture().getAttribute(attribute);
         const look = () => {
             const now = picture();
-            if (now && now.src !== before && now.complete) took.push(performance.now() - start);
-            else if (performance.now() - start < 2000) requestAnimationFrame(look);
+            if (now && now.getAttribute(attribute) !== before && now.complete !== false)
+                took.push(performance.now() - start);
+            else if (performance.now() - start < 5000) requestAnimationFrame(look);
         };
         requestAnimationFrame(look);
     }, true);
 }"""
+
+# What the kernel prints.
+ASK = """(code) => new Promise((answer) => {
+    const asked = jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code});
+    asked.onIOPub = (message) => message.header.msg_type === "stream" && answer(message.content.text);
+})"""
 
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -212,6 +246,106 @@ def test_pad_live(lab: Lab, page: Page):
     expect(where).to_have_text("x = 0, y = 1")
 
 
+def test_sketch_live(lab: Lab, page: Page):
+    write(lab.root / "sketch.ipynb", SKETCH)
+    run = lab.open_and_run(page, "sketch.ipynb")
+    sketch = page.locator(".ddpm-sketch")
+    paper, image, caption = (sketch.locator(it) for it in (".ddpm-paper", "img:visible", ".ddpm-caption:visible"))
+    ink, hint = sketch.locator("path"), sketch.locator(".ddpm-paper span")
+    clear, undo = (sketch.get_by_role("button", name=name) for name in ("clear", "undo"))
+    expect(caption).to_have_text("250 points, 40 steps to go, posterior")
+    page.locator(".ddpm-slider .noUi-handle").focus()
+    page.keyboard.press("End")
+    expect(caption).to_have_text("250 points, 0 steps to go, posterior")
+    paper.scroll_into_view_if_needed()
+    boxes = [it.bounding_box() for it in (paper, image, sketch)]
+    box, right, _ = boxes
+    assert (box["width"], box["height"]) == (right["width"], right["height"]) == (320, 320)
+    assert box["y"] == right["y"]
+    middle = (box["x"] + 160, box["y"] + 160)
+    spiral = ink.get_attribute("d")
+    assert spiral.count("M") == 250
+
+    def circle(radius: float, moves: int = 60) -> None:
+        """Press the mouse and draw round the middle of the paper."""
+        for i in range(moves + 1):
+            turn = 2 * math.pi * i / moves
+            page.mouse.move(middle[0] + radius * math.cos(turn), middle[1] - radius * math.sin(turn))
+            if i == 0:
+                page.mouse.down()
+
+    def radii() -> np.ndarray:
+        """How far from the middle of the answer's picture there is ink, in pixels."""
+        data = image.get_attribute("src").partition(",")[2]
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
+        return np.hypot(*(np.argwhere(picture < 250) - 159.5).T)
+
+    # 1. The line follows the mouse, and takes the place of what was given.
+    page.mouse.move(middle[0] + 40, middle[1])
+    page.mouse.down()
+    assert ink.get_attribute("d").count("M") == 1
+    page.evaluate(STOPWATCH, [".ddpm-paper path", "pointermove", "d"])
+    circle(40)
+    lags = page.evaluate("took")
+    assert len(lags) >= 50  # a browser may report two moves at once
+    assert statistics.median(lags) < 50, lags
+    assert ink.get_attribute("d").count("L") > 50
+
+    # 2. The answer stands where the old one stood, at the same position, soon after the mouse was lifted.
+    page.evaluate(STOPWATCH, [".ddpm-sketch .ddpm-film img", "pointerup"])
+    for strokes, radius in enumerate((40, 130, 85, 110, 60), 1):
+        if radius != 40:  # that one is drawn
+            circle(radius)
+        page.mouse.up()
+        page.wait_for_function("(n) => took.length === n", arg=strokes)
+        expect(caption).to_contain_text("0 steps to go, posterior")
+        assert [it.bounding_box() for it in (paper, image, sketch)] == boxes
+        if radius == 40:
+            assert np.quantile(radii(), [0.1, 0.9]) == pytest.approx(40, abs=12)  # some stray
+    took = page.evaluate("took")
+    print(f"a move is drawn in {statistics.median(lags):.0f} ms, answered in {sorted(map(round, took))} ms")
+    assert min(took) < 2000, took  # some 700 where two cores have little else to do, so look at the least disturbed
+    assert ink.get_attribute("d").count("M") == 5
+
+    # 3. Nothing drawn: the last answer stays. Undo, back to what was given; a click is a dot.
+    answered = image.get_attribute("src")
+    clear.click()
+    expect(hint).to_have_text("draw something")
+    expect(hint).to_be_visible()
+    expect(clear).to_be_disabled()
+    page.wait_for_timeout(500)
+    assert image.get_attribute("src") == answered
+    for strokes in (5, 4, 3, 2, 1, 250):
+        undo.click()
+        assert ink.get_attribute("d").count("M") == strokes
+    assert ink.get_attribute("d") == spiral
+    expect(undo).to_be_disabled()
+    expect(hint).to_be_hidden()
+    page.mouse.click(middle[0] + 80, middle[1] - 80)
+    assert ink.get_attribute("d") == "M0.5,0.5L0.5,0.5"
+    expect(caption).to_have_text("1 points, 0 steps to go, posterior", timeout=20_000)
+    sketch.locator("select").select_option("none")
+    expect(caption).to_have_text("1 points, 0 steps to go, none")
+    circle(70)
+    page.mouse.up()
+    expect(caption).to_have_text(re.compile(r"1[34]\d points, 0 steps to go, none"))
+
+    # 4. While the kernel is at work on something else, there is still something to draw on.
+    page.evaluate(
+        "void jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute("
+        "{code: 'import time; time.sleep(5)'})"
+    )
+    circle(20)
+    page.mouse.up()
+    assert ink.get_attribute("d").count("M") == 3
+    expect(caption).to_have_text(re.compile(r"1[78]\d points, 0 steps to go, none"), timeout=30_000)
+
+    # 5. Of all the steppers one is alive, and the page has not moved.
+    assert page.evaluate(ASK, "from ddpm_edu import widgets; print(len(widgets._steppers))") == "1\n"
+    assert [it.bounding_box() for it in (paper, image, sketch)] == boxes
+    run.assert_clean()
+
+
 def test_notebook_that_is_not_trusted_shows_the_middle_of_the_pad(lab: Lab, page: Page):
     pad = Pad(lambda x, y: np.full((8, 8), 10 * x + y, np.uint8), lambda ax: None, x=[1, 2, 3], y=[4, 5, 6])
     pad.close()
@@ -231,12 +365,16 @@ def test_exported_page_needs_no_kernel_and_no_network(page: Page, tmp_path: Path
         Stepper(lambda t, k: np.full((8, 8), t * k, np.uint8), t=range(0, 100, 20), k=[1, 2]),
     ]
     pad = Pad(lambda x, y: np.full((8, 8), 9 * x + y, np.uint8), lambda ax: None, x=range(9), y=range(9))
-    bundles = [*(stepper._repr_mimebundle_() for stepper in steppers), {"text/html": pad._repr_html_()}]
+    sketch = Sketch(
+        lambda points: Stepper(lambda t: np.full((320, 320), 99 * t, np.uint8), t=range(3)), torch.tensor([[0.5, 0.5]])
+    )
+    bundles = [stepper._repr_mimebundle_() for stepper in steppers]
+    bundles += [{"text/html": pad._repr_html_()}, sketch._repr_mimebundle_()]
     outputs = [nbformat.v4.new_output("display_data", data=bundle) for bundle in bundles]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
     book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2}}
     nbformat.write(book, tmp_path / "book.ipynb")
-    for each in (*steppers, pad):
+    for each in (*steppers, pad, sketch):
         each.close()
     out = export_html(tmp_path / "book.ipynb", tmp_path / "book.html")
 
@@ -272,5 +410,13 @@ def test_exported_page_needs_no_kernel_and_no_network(page: Page, tmp_path: Path
     assert where.text_content() == "x = 2, y = 6"
     assert len({before, after, image.get_attribute("src")}) == 3
     assert (plane.bounding_box(), page.evaluate("window.heard")) == (box, None)
+    drawing, picture = (page.locator(f".ddpm-sketch {what}") for what in (".ddpm-paper img", ".ddpm-image"))
+    assert drawing.evaluate("it => it.naturalWidth") > 0
+    left, right = drawing.bounding_box(), picture.bounding_box()
+    assert (left["y"], left["width"], left["height"]) == (right["y"], right["width"], right["height"])
+    before = picture.get_attribute("src")
+    page.locator(".ddpm-sketch input").focus()
+    page.keyboard.press("End")
+    assert picture.get_attribute("src") != before
     assert asked == [out.as_uri()]
     assert complaints == []

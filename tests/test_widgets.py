@@ -1,4 +1,4 @@
-"""Stepper and pad without a browser: what they draw, when, what they say when that goes wrong; and the figures."""
+"""Stepper, pad and sketch without a browser: what they draw, when, what they say when it goes wrong; the figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from collections import namedtuple
 from collections.abc import Iterator
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 
 from ddpm_edu import viz, widgets
 from ddpm_edu.viz import Picture
-from ddpm_edu.widgets import Pad, Stepper, export_html, visit_all
+from ddpm_edu.widgets import Pad, Sketch, Stepper, export_html, visit_all
 
 State = namedtuple("State", "t x_t x_0")
 
@@ -268,6 +269,16 @@ def test_notebook_live_and_progress_leave_one_output(tmp_path):
     assert "drawing" not in page
 
 
+def test_export_writes_a_table_that_a_cell_gives_as_markdown(tmp_path):
+    data = {"text/markdown": "| a | b |\n|---|---|\n| 1 | 2 |", "text/plain": "<IPython.core.display.Markdown object>"}
+    output = nbformat.v4.new_output("execute_result", data, execution_count=1)
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("table", outputs=[output])])
+    nbformat.write(book, tmp_path / "book.ipynb")
+    page = export_html(tmp_path / "book.ipynb", tmp_path / "book.html").read_text()
+    assert "<td>1</td>" in page
+    assert "Markdown object" not in page
+
+
 def test_live_shows_the_first_and_the_last(monkeypatch: pytest.MonkeyPatch):
     shown: list[str] = []
     monkeypatch.setattr(widgets, "_place", lambda: shown.append)
@@ -361,6 +372,167 @@ def test_bad_axes_of_a_pad_get_a_sentence(axes: dict, message: str):
         Pad(lambda **at: flat(3), lambda ax: None, **axes)
 
 
+# The sketch ---------------------------------------------------------------------------------------------------------
+
+SHAPE = torch.tensor([[0.0, 0.5], [0.5, 0.0], [1.0, 1.0]])
+
+
+class Answer:
+    """An answer that remembers what it was asked, and goes wrong for a single point if told so."""
+
+    def __init__(self, wrong: bool = False) -> None:
+        self.asked: list[torch.Tensor] = []
+        self.wrong = wrong
+
+    def __call__(self, points: torch.Tensor) -> Stepper:
+        self.asked.append(points)
+        if self.wrong and len(points) == 1:
+            raise RuntimeError("one point <only>")
+        return Stepper(lambda t, k: flat(len(points) % 50 + t * k), t=[1, 2, 3], k=[1, 2])
+
+
+def circle(n: int, radius: float = 0.5, hurry: float = 0.0) -> list[list[float]]:
+    """A circle as n reports of the mouse; hurry: how much faster the hand is in one half of it than in the other."""
+    turn = np.linspace(0, 2 * np.pi, n)
+    turn = turn + hurry * np.sin(turn)
+    return np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1).tolist()
+
+
+def test_sketch_asks_for_the_points_given_then_for_those_drawn():
+    answer = Answer()
+    sketch = Sketch(answer, SHAPE)
+    assert torch.equal(answer.asked[0], SHAPE)
+    assert sketch.canvas.given == [[[0.0, 0.5]], [[0.5, 0.0]], [[1.0, 1.0]]]
+    sketch.canvas.strokes = [[[-0.5, 0.25]]]
+    assert answer.asked[1].tolist() == [[-0.5, 0.25]]  # a click is a point
+    sketch.canvas.strokes = []  # cleared: there is nothing to ask, the last answer stays
+    assert len(answer.asked) == 2
+    assert sketch.points.shape == (0, 2)
+    sketch.canvas.strokes = None  # undone
+    assert torch.equal(answer.asked[2], SHAPE)
+
+
+def test_sketch_has_the_size_it_is_told():
+    answer = Answer()
+    sketch = Sketch(answer, 4 * SHAPE, extent=4)
+    assert sketch.canvas.given[0] == [[0.0, 0.5]]
+    sketch.canvas.strokes = [[[-0.5, 0.25]]]
+    assert answer.asked[1].tolist() == [[-2.0, 1.0]]
+
+
+@pytest.mark.parametrize("hand", [circle(40), circle(900), circle(120, hurry=0.8)])
+def test_fast_and_slow_hands_give_the_same_points(hand: list):
+    sketch = Sketch(Answer(), SHAPE)
+    sketch.canvas.strokes = [hand]
+    points = sketch.points
+    steps = (points[1:] - points[:-1]).norm(dim=1)
+    assert len(points) in (157, 158)  # pi / 0.02, and one
+    assert steps.max() / steps.min() < 1.01
+    even = torch.tensor(circle(len(points)))
+    assert (points - even).norm(dim=1).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("strokes", "fewest", "most"),
+    [
+        ([circle(50, radius) for radius in np.linspace(0.1, 0.9, 30)], 270, 300),
+        ([circle(50), [[0.2, 0.1]], [[-0.2, 0.1], [-0.2, 0.1001]]], 157 + 1 + 1, 158 + 1 + 1),
+        ([[[x / 200, 0.0]] for x in range(200)], 200, 200),
+    ],
+    ids=["a scribble", "a face", "clicks"],
+)
+def test_points_are_not_too_many(strokes: list, fewest: int, most: int):
+    sketch = Sketch(Answer(), SHAPE)
+    sketch.canvas.strokes = strokes
+    assert fewest <= len(sketch.points) <= most
+
+
+def test_the_new_stepper_takes_the_place_of_the_old():
+    sketch = Sketch(Answer(), SHAPE)
+    first, alive = sketch.stepper, len(ipywidgets.widgets.widget._instances)
+    first.slider.index, first.controls[1].index = 2, 1
+    for k in range(3):
+        sketch.canvas.strokes = [[[0.1 * k, 0.0]]]
+    assert sketch.stepper is not first
+    assert sketch._beside.children == (sketch.stepper,)
+    assert [control.index for control in sketch.stepper.controls] == [2, 1]
+    assert len(widgets._steppers) == 1
+    assert len(ipywidgets.widgets.widget._instances) == alive  # nothing of the old ones is left
+    assert visit_all(at_least=1) == 6
+    with pytest.raises(ValueError, match="1 steppers and pads are alive, not 2"):
+        visit_all(at_least=2)
+    sketch.close()
+    assert widgets._steppers == []
+
+
+def test_another_axis_starts_at_its_beginning():
+    def answer(points: torch.Tensor) -> Stepper:
+        return Stepper(lambda **at: flat(*at.values()), **{"t": range(3 if len(points) == 1 else 9)})
+
+    sketch = Sketch(answer, SHAPE)
+    sketch.stepper.slider.index = 8
+    sketch.canvas.strokes = [[[0.0, 0.0]]]
+    assert sketch.stepper.slider.index == 0
+
+
+def test_an_answer_that_goes_wrong_is_shown_until_the_next():
+    sketch = Sketch(Answer(wrong=True), SHAPE)
+    sketch.stepper.slider.index = 1
+    sketch.canvas.strokes = [[[0.0, 0.0]]]  # must not raise: there would be nobody to see it
+    (shown,) = sketch._beside.children
+    assert "<b>RuntimeError: one point &lt;only&gt;" in shown.value
+    assert "<details>" in shown.value
+    assert "one point &lt;only&gt;" in sketch._static()
+    with pytest.raises(RuntimeError, match="one point"):
+        visit_all()
+    sketch.canvas.strokes = [circle(50)]
+    assert sketch._beside.children == (sketch.stepper,)
+    assert sketch.stepper.slider.index == 1
+    assert sketch.failure is None
+
+
+def test_visit_tries_other_drawings_and_puts_back_what_was_drawn():
+    answer = Answer()
+    sketch = Sketch(answer, SHAPE)
+    sketch.canvas.strokes = [circle(50)]
+    assert visit_all() == 6
+    assert [len(points) for points in answer.asked] == [3, 157, 1, 71, 157]
+    assert sketch.canvas.strokes == [circle(50)]
+    answer.wrong = True
+    with pytest.raises(RuntimeError, match="one point"):
+        visit_all()
+    assert sketch.failure is None  # that drawing is gone again
+
+
+def test_sketch_that_goes_wrong_says_so_when_it_is_made():
+    with pytest.raises(RuntimeError, match="one point"):
+        Sketch(Answer(wrong=True), SHAPE[:1])
+    with pytest.raises(TypeError, match=r"not NoneType: does it end with `return`\?"):
+        Sketch(lambda points: None, SHAPE)
+    for points in (SHAPE[0], SHAPE.T, SHAPE[:0]):
+        with pytest.raises(ValueError, match=r"points must have shape \(n, 2\), not"):
+            Sketch(Answer(), points)
+    assert widgets._steppers == []
+
+
+def test_static_sketch_shows_the_drawing_and_the_stepper():
+    sketch = Sketch(Answer(), SHAPE)
+    bundle = sketch._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "http" not in bundle["text/html"]
+    assert bundle["text/html"].count('type="range"') == bundle["text/html"].count('class="ddpm-static"') == 1
+
+    def ink() -> str:
+        picture = re.search(r"data:image/svg\+xml;base64,([\w+/=]+)", sketch._static())[1]
+        return re.search(r' d="([^"]*)"', base64.b64decode(picture).decode())[1]
+
+    assert ink() == "M0.0,0.5L0.0,0.5M0.5,0.0L0.5,0.0M1.0,1.0L1.0,1.0"
+    sketch.canvas.strokes = [[[0.1, 0.2], [0.3, 0.4]]]
+    assert ink() == "M0.1,0.2L0.1,0.2L0.3,0.4"
+    sketch.canvas.strokes = []
+    assert ink() == ""
+
+
 # Pictures -----------------------------------------------------------------------------------------------------------
 
 
@@ -401,6 +573,34 @@ def test_figures_are_drawn_at_twice_their_size_and_closed():
     assert plt.get_fignums() == before
     viz.figure(3, 2)
     assert plt.get_fignums() == before
+
+
+def test_dots_stand_where_the_points_are():
+    picture = viz.dots(torch.tensor([[1.0, 1.5], [-1.9, -1.9], [2.5, 0.0], [0.0, float("nan")]]), extent=2, side=100)
+    assert picture.shape == (100, 100, 3)
+    assert picture.dtype == np.uint8
+    inked = (picture < 255).any(2)
+    at = np.argwhere(inked & (np.arange(100) > 50)) - (12, 75)  # row and column of the first point, the only one there
+    assert np.abs(at).max() == 2  # five pixels wide
+    assert np.abs(at.mean(0)).max() < 1e-9
+    assert inked[95:, :5].any()
+    share = 0.6 * np.array([0, 0x72, 0xB2]) + 0.4 * 255
+    assert picture[12, 75] == pytest.approx(share, abs=0.51)
+    assert viz.dots(torch.zeros(9, 2))[160, 160].tolist() == pytest.approx([0, 0x72, 0xB2], abs=1)
+    assert (viz.dots(torch.zeros(0, 2)) == 255).all()
+
+
+def test_dots_show_as_much_as_scatter_does():
+    points = torch.randn(600, 2, generator=torch.Generator().manual_seed(0)) / 3
+    fig = viz._Figure(figsize=(3.2, 3.2))
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    viz.scatter(ax, points, limits=(-1, 1), size=(5 * 0.72) ** 2)  # 5 pixels at 100 to the inch, in points
+    drawn = np.asarray(viz._draw(fig).resize((320, 320), Image.Resampling.BOX)).astype(float)
+    ours = viz.dots(points).astype(float)
+    assert ours.mean() == pytest.approx(drawn.mean(), abs=1)
+    coarse = [picture.reshape(20, 16, 20, 16, 3).mean((1, 3)) for picture in (ours, drawn)]
+    assert np.corrcoef(coarse[0].ravel(), coarse[1].ravel())[0, 1] > 0.99
 
 
 def test_grid_lays_out_row_after_row():
