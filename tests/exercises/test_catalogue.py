@@ -26,7 +26,7 @@ def in_its_cell(source: str, name: str):
     """The function that a cell with this source defines after the preamble, as grading sees it."""
     names: dict = {}
     exec(PREAMBLE, names)
-    exec(source, names)
+    exec(compile(source, "<cell>", "exec", dont_inherit=True), names)  # a cell has no `from __future__`
     return names[name]
 
 
@@ -172,7 +172,7 @@ def test_what_learners_write_gets_its_sentence(id, lines, words):
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     names: dict = {}
     exec(PREAMBLE, names)
-    exec(compile(source, name, "exec"), names)
+    exec(compile(source, name, "exec", dont_inherit=True), names)
     outcome = attempt(asked, names[asked.name])
     assert not outcome.passed
     assert words in outcome.sentence
