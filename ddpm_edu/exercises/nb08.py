@@ -189,6 +189,23 @@ def eps_for_z(x_t, eps, t, z, beta, alpha_bar):
     return ancestral_step(x_t, eps, t, eps, beta, alpha_bar)
 
 
+@ancestral_step.mistake("eps and z have changed places: eps, the predicted noise, goes; z, the fresh one, comes.")
+def eps_and_z_swapped(x_t, eps, t, z, beta, alpha_bar):
+    return ancestral_step(x_t, z, t, eps, beta, alpha_bar)
+
+
+@ancestral_step.mistake("You gave z the root of beta_{t-1}. The step from t to t - 1 has index t: beta_t.")
+def sigma_before(x_t, eps, t, z, beta, alpha_bar):
+    return _stepped(x_t, eps, t, z, beta, alpha_bar, sigma=beta[t - 1].sqrt())
+
+
+@ancestral_step.mistake("You leave the noise out of the first step, t = T. The last one, t = 1, goes without.")
+def no_noise_at_T(x_t, eps, t, z, beta, alpha_bar):
+    last = len(beta) - 1
+    mean = _stepped(x_t, eps, t, torch.zeros_like(z), beta, alpha_bar)
+    return mean + beta[t].sqrt() * z if t < last else mean
+
+
 @ancestral_step.mistake(
     "You subtracted sigma_t z. As z is symmetric that would do as well, but algorithm 2 adds it, and so do the checks."
 )
@@ -231,6 +248,14 @@ def not_rescaled(x_t, eps, t, z, beta, alpha_bar):
 def only_x_t_rescaled(x_t, eps, t, z, beta, alpha_bar):
     share = beta[t] / (1 - alpha_bar[t]).sqrt() * (1 - beta[t]).sqrt()
     return _stepped(x_t, eps, t, z, beta, alpha_bar, share=share)
+
+
+@ancestral_step.mistake(
+    "You divided eps's share alone by sqrt(alpha_t). The whole mean is divided: brackets round x_t, too."
+)
+def only_eps_rescaled(x_t, eps, t, z, beta, alpha_bar):
+    root = (1 - beta[t]).sqrt()
+    return _stepped(root * x_t, eps, t, z, beta, alpha_bar)
 
 
 @ancestral_step.mistake("You multiplied by sqrt(alpha_t). Going forward did that; going back is dividing.")
@@ -660,6 +685,25 @@ def fresh_noise_missing(x_t, eps, t, s, z, eta, alpha_bar):
     return ddim_step(x_t, eps, t, s, torch.zeros_like(z), eta, alpha_bar)
 
 
+@ddim_step.mistake("z has no factor. It takes sigma, which eta scales.")
+def fresh_noise_unscaled(x_t, eps, t, s, z, eta, alpha_bar):
+    return ddim_step(x_t, eps, t, s, torch.zeros_like(z), eta, alpha_bar) + z
+
+
+@ddim_step.mistake("At s = 1 you leave sigma z out. Only at s = 0 does it vanish, and there sigma is 0 of itself.")
+def no_noise_to_1(x_t, eps, t, s, z, eta, alpha_bar):
+    return ddim_step(x_t, eps, t, s, z if s > 1 else 0 * z, eta, alpha_bar)
+
+
+@ddim_step.mistake(
+    "You shared the noise out as 1 - eta and eta. Variances add up: sigma from eq. 16, then 1 - alpha_bar_s - sigma^2 "
+    "under eps's root."
+)
+def shares_of_eta(x_t, eps, t, s, z, eta, alpha_bar):
+    b = (1 - alpha_bar[s]).sqrt()
+    return _rebuilt(x_t, eps, t, s, z, eta, alpha_bar, of_eps=(1 - eta) * b, sigma=eta * b)
+
+
 @ddim_step.mistake("eta changes nothing in yours: it scales sigma, the share of the noise that is fresh.")
 def eta_ignored(x_t, eps, t, s, z, eta, alpha_bar):
     return ddim_step(x_t, eps, t, s, z, 0.0, alpha_bar)
@@ -1027,6 +1071,28 @@ def clamped_at_the_end(predict_eps, x_T, beta, alpha_bar, z):
     return p_sample_loop(predict_eps, x_T, beta, alpha_bar, z).clamp(-1, 1)
 
 
+@p_sample_loop.mistake(
+    "You clamped the mean in every step. Algorithm 2 clamps nothing: x_t, mostly noise, leaves -1..1."
+)
+def clamped_in_each_step(predict_eps, x_T, beta, alpha_bar, z):
+    def step(x, eps, t, noise, beta, alpha_bar):
+        mean = _stepped(x, eps, t, torch.zeros_like(noise), beta, alpha_bar).clamp(-1, 1)
+        return mean + beta[t].sqrt() * noise if t > 1 else mean
+
+    return _walked(predict_eps, x_T, beta, alpha_bar, z, step=step)
+
+
+@p_sample_loop.mistake(
+    "You clamped the predicted x_0 in every step. Published code often does, for pictures; it is not in algorithm 2."
+)
+def x_0_clamped_in_each_step(predict_eps, x_T, beta, alpha_bar, z):
+    def step(x, eps, t, noise, beta, alpha_bar):
+        a, b = alpha_bar[t].sqrt(), (1 - alpha_bar[t]).sqrt()
+        return ancestral_step(x, (x - a * _clean(x, eps, t, alpha_bar).clamp(-1, 1)) / b, t, noise, beta, alpha_bar)
+
+    return _walked(predict_eps, x_T, beta, alpha_bar, z, step=step)
+
+
 @p_sample_loop.mistake("Each of your steps goes all the way to the predicted x_0. A step leads to x_{t-1} only.")
 def all_the_way_in_the_loop(predict_eps, x_T, beta, alpha_bar, z):
     return _walked(predict_eps, x_T, beta, alpha_bar, z, step=all_the_way)
@@ -1227,6 +1293,16 @@ def step_squared(x, score, step, z):
 @langevin_step.mistake("You multiplied z by step squared. step is a variance: z takes its root.")
 def step_squared_at_the_noise(x, score, step, z):
     return _moved(x, score, z, step / 2, step**2)
+
+
+@langevin_step.mistake("You doubled the noise: z takes sqrt(step). The 2 divides the score's factor, step / 2.")
+def noise_doubled(x, score, step, z):
+    return _moved(x, score, z, step / 2, 2 * step**0.5)
+
+
+@langevin_step.mistake("You pull x towards 0, as if the score were -x. That is N(0, I)'s; use the score you are given.")
+def score_of_a_standard_normal(x, score, step, z):
+    return langevin_step(x, -x, step, z)
 
 
 @langevin_step.mistake("The score is missing: x only diffuses. It is what keeps x where the density is.")
@@ -1456,6 +1532,16 @@ def correction_alone(eps, gradient, t, scale, alpha_bar):
 )
 def classifier_free(eps, gradient, t, scale, alpha_bar):
     return eps + scale * (gradient - eps)
+
+
+@guided_eps.mistake("eps is multiplied by 1 + scale, as in classifier-free guidance. Here eps stays as it is.")
+def eps_amplified(eps, gradient, t, scale, alpha_bar):
+    return guided_eps(eps, gradient, t, scale, alpha_bar) + scale * eps
+
+
+@guided_eps.mistake("eps is multiplied by 1 - scale. Guidance is no average of two: eps stays whole.")
+def eps_faded(eps, gradient, t, scale, alpha_bar):
+    return guided_eps(eps, gradient, t, scale, alpha_bar) - scale * eps
 
 
 @guided_eps.mistake(INDEX_BEFORE)

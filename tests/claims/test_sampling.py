@@ -107,6 +107,20 @@ def test_c19_the_variance_that_is_exact_for_any_gaussian(n: int, sd: float):
         torch.testing.assert_close(beta(SHORT, t, t - 1) * V[t - 1] / V[t], named(SHORT, t, t - 1))
 
 
+@pytest.mark.claim("C19")
+@pytest.mark.parametrize("n", [60, 5, 1])
+def test_c19_what_the_quiet_last_step_costs(n: int):
+    """Data N(0, I), beta_t: exact in any number of steps but for z = 0 in the last, which leaves out its beta. That is
+    nothing in many steps, and nearly all of the variance in one."""
+    exact, at = gaussian(SHORT, 0.0, 1.0), SHORT.timesteps(n)
+    pair, var = torch.tensor([[0.0], [1.0]], dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    for t, s in pairwise(at):
+        x_0 = exact(pair, t).x_0
+        mean = SHORT.posterior(x_0, pair, t, s).mean
+        var = (mean[1, 0] - mean[0, 0]) ** 2 * var + (beta(SHORT, t, s) if s else 0)
+    torch.testing.assert_close(var, 1 - SHORT.transition(0, at[-2])[1])
+
+
 # C20 ------------------------------------------------------------------------------------------------------------------
 
 
