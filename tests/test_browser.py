@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import math
 import re
+import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
+import numpy as np
 import pytest
 from harness import ROOT, TOKEN, Lab
+from PIL import Image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -120,13 +126,20 @@ def test_notebook_05(lab: Lab, page: Page):
     run.assert_clean()
 
 
-def test_notebook_03_has_a_latent_plane_to_walk_in(lab: Lab, page: Page):
-    """The cells of notebook 03 as far as its pad: the mouse, dragged over the plane, turns one digit into another."""
-    notebook = nbformat.read(ROOT / "notebooks" / "03_vae.ipynb", as_version=4)
-    last = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and "Pad(" in cell.source)
-    notebook.cells = notebook.cells[: last + 1]
-    nbformat.write(notebook, lab.root / "walk.ipynb")
-    run = lab.open_and_run(page, "walk.ipynb")
+def excerpt(lab: Lab, name: str, word: str, alone: bool = False) -> str:
+    """A notebook of the course down to its first cell with this word; alone: only that cell and the first, imports."""
+    notebook = nbformat.read(next((ROOT / "notebooks").glob(f"{name}_*.ipynb")), as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    here = next(i for i, cell in enumerate(code) if i and word in cell.source)
+    notebook.cells = [code[0], code[here]] if alone else code[: here + 1]
+    nbformat.write(notebook, lab.root / f"excerpt_{name}.ipynb")
+    return f"excerpt_{name}.ipynb"
+
+
+@pytest.mark.parametrize("name", ["03", "06"])
+def test_notebook_has_a_plane_to_walk_in(lab: Lab, page: Page, name: str):
+    """03: the latent plane of digits. 06: x_0 and x_t. The mouse, dragged over it, turns one picture into another."""
+    run = lab.open_and_run(page, excerpt(lab, name, "Pad("))
     plane, image, where = (page.locator(f".ddpm-pad {what}") for what in (".ddpm-plane", ".ddpm-image", "output"))
     plane.scroll_into_view_if_needed()
     box = plane.bounding_box()
@@ -141,4 +154,40 @@ def test_notebook_03_has_a_latent_plane_to_walk_in(lab: Lab, page: Page):
         places.add(where.inner_text())
     page.mouse.up()
     assert len(pictures) == len(places) == 5
+    run.assert_clean()
+
+
+def test_notebook_08_diffuses_what_is_drawn(lab: Lab, page: Page):
+    """A circle, drawn with the mouse, is data at once: a new picture within a second or so, of a circle at t = 0."""
+    run = lab.open_and_run(page, excerpt(lab, "08", "Sketch(", alone=True))
+    paper, image, caption = (
+        page.locator(f".ddpm-sketch {what}") for what in (".ddpm-paper", "img:visible", ".ddpm-caption:visible")
+    )
+    before, given = image.get_attribute("src"), caption.inner_text()
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x + 100, y)
+    page.mouse.down()
+    for k in range(1, 61):
+        turn = 2 * math.pi * k / 60
+        page.mouse.move(x + 100 * math.cos(turn), y - 100 * math.sin(turn))
+    page.mouse.up()
+    start = time.monotonic()
+    page.wait_for_function(
+        "(before) => [...document.querySelectorAll('.ddpm-sketch img')].find((i) => i.offsetParent)?.src !== before",
+        arg=before,
+    )
+    took = time.monotonic() - start
+    print(f"answered in {took:.2f} s")
+    assert took < 2  # under a second on a quiet machine
+    assert caption.inner_text() != given
+    page.locator(".ddpm-sketch .ddpm-slider .noUi-handle").focus()
+    page.keyboard.press("End")
+    page.wait_for_timeout(300)
+    data = base64.b64decode(image.get_attribute("src").partition(",")[2])
+    ink = np.argwhere(np.asarray(Image.open(io.BytesIO(data)).convert("L")) < 200)
+    radius = np.hypot(*(ink - 159.5).T)
+    assert np.quantile(radius, [0.05, 0.95]) == pytest.approx(100, abs=20)
     run.assert_clean()
