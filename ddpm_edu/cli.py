@@ -7,6 +7,7 @@ Each command is a function of its arguments whose docstring is its help. What it
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -15,6 +16,10 @@ import typing
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from types import NoneType
+
+if typing.TYPE_CHECKING:
+    from ddpm_edu.recipes import Recipe
+    from ddpm_edu.training import Learner, Step
 
 
 def doctor(argv: Sequence[str]) -> int:
@@ -37,14 +42,20 @@ def train(argv: Sequence[str]) -> int:
         text = (recipe.__doc__ or "").strip()
         one = names.add_parser(name, help=_literal(text.split("\n")[0]), description=text)
         _add(one, "out", Path, Path("runs") / name, "folder of the checkpoint; the same folder again resumes")
+        if recipe.presets:
+            one.add_argument("--preset", choices=recipe.presets, help="all flags below, as they suit a machine")
         for field, kind in _fields(recipe):
             _add(one, field.name, kind, getattr(recipe(), field.name), field.metadata.get("help", ""))
     options = vars(parser.parse_args(argv))
-    name, out = options.pop("name"), options.pop("out")
+    name, out, preset = options.pop("name"), options.pop("out"), options.pop("preset", None)
+    if preset:  # flags that are given rule over it
+        names.choices[name].set_defaults(**RECIPES[name].presets[preset])
+        options = {key: value for key, value in vars(parser.parse_args(argv)).items() if key in options}
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     chosen, path = RECIPES[name](**options), out / "checkpoint.safetensors"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not _until_interrupted(chosen.train(chosen.learners(device), path)):
+    learners = chosen.learners("cuda" if torch.cuda.is_available() else "cpu")
+    steps = _looking(chosen, learners, chosen.train(learners, path), out)
+    if not _until_interrupted(steps):
         print(f"\nStopped, and saved. The same command goes on from there: {path}", file=sys.stderr)
         return 130
     see = f" See it: ddpm-edu sample {path} -o samples.png" if isinstance(chosen, Generative) else ""
@@ -98,6 +109,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"ddpm-edu {options.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _looking(
+    recipe: Recipe, learners: dict[str, Learner], steps: Generator[Step, None, None], out: Path
+) -> Generator[Step, None, None]:
+    """The steps; between them, `recipe.looks` times in all, the model's quality goes into metrics.jsonl and its picture
+    into step_N.png."""
+    import json
+
+    from PIL import Image
+    from tqdm.auto import tqdm
+
+    from ddpm_edu import viz
+
+    every = max(1, recipe.steps // max(1, recipe.looks))
+    with contextlib.closing(steps):
+        for step in steps:
+            if recipe.looks and step.step % every == 0:
+                out.mkdir(parents=True, exist_ok=True)
+                model = learners[recipe.ships].ema
+                line = json.dumps({"step": step.step, **step.losses, **recipe.quality(model)})
+                with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+                tqdm.write(line)
+                if (images := recipe.picture(model)) is not None:
+                    Image.fromarray(viz.grid(images, columns=8, gap=2)).save(out / f"step_{step.step}.png")
+            yield step
 
 
 def _until_interrupted(steps: Generator[object, None, None]) -> bool:

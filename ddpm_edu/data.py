@@ -5,14 +5,17 @@ Every shipped file is listed in data/MANIFEST.json with its sha256 and licence, 
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
 import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,6 +81,87 @@ def digits(split: str = "train") -> tuple[Tensor, Tensor]:
     return images[parts[split]].clone(), labels[parts[split]].clone()
 
 
+# Captioned emoji ------------------------------------------------------------------------------------------------------
+
+EMOJI_SPLITS = (
+    "train", "val", "test_tone", "test_pair", "test_gender", "test_style", "test_near", "test_colour",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One picture's caption and attributes; an attribute that it does not have is empty.
+
+    caption: "STYLE style: NAME", NAME being CLDR's. char: the emoji itself; hex: its code points. base: the name
+    without its tone; role: what man, woman and person of one role or activity have in common. gender: man, woman or
+    mixed. tone, tone2: of the first and the second person. facing: right, for a mirrored drawing.
+    """
+
+    style: str
+    caption: str
+    caption_zh: str
+    char: str
+    hex: str
+    group: str
+    subgroup: str
+    base: str
+    role: str
+    gender: str
+    tone: str
+    tone2: str
+    hair: str
+    facing: str
+    keywords: tuple[str, ...]
+    split: str
+
+
+class Captioned(NamedTuple):
+    """images: (n, 64, 64, 3) uint8, on white. rows: what each shows, in the same order."""
+
+    images: Tensor
+    rows: tuple[Emoji, ...]
+
+
+@lru_cache
+def _emoji_by_split() -> dict[str, Captioned]:
+    """Sorted by split while decoding, so that each split is a view of the one tensor there is."""
+    with gzip.open(asset("emoji/captions.tsv.gz"), "rt", encoding="utf-8", newline="") as file:
+        table = sorted(csv.DictReader(file, delimiter="\t"), key=lambda row: EMOJI_SPLITS.index(row["split"]))
+    images = torch.empty(len(table), 64, 64, 3, dtype=torch.uint8)
+    for style in dict.fromkeys(row["style"] for row in table):
+        sheet = np.array(Image.open(asset(f"emoji/{style.replace(' ', '_')}.webp")).convert("RGB"))
+        tiles = rearrange(torch.from_numpy(sheet), "(r h) (c w) rgb -> r c h w rgb", h=64, w=64)
+        rows = torch.tensor([i for i, row in enumerate(table) if row["style"] == style])
+        tile = torch.tensor([int(row["tile"]) for row in table if row["style"] == style])
+        images[rows] = tiles[tile // tiles.shape[1], tile % tiles.shape[1]]
+    about = [
+        Emoji(**{f.name: row[f.name] for f in fields(Emoji)} | {"keywords": tuple(row["keywords"].split())})
+        for row in table
+    ]
+    rows_of = {split: tuple(row for row in about if row.split == split) for split in EMOJI_SPLITS}
+    views = images.split([len(rows) for rows in rows_of.values()])
+    return {split: Captioned(*both) for split, *both in zip(EMOJI_SPLITS, views, rows_of.values(), strict=True)}
+
+
+def emoji(split: str = "train", *more: str) -> Captioned:
+    """Unicode's emoji in five drawing styles, captioned. Whose drawings and names they are: data/ATTRIBUTION.md.
+
+    split, more: of `EMOJI_SPLITS`; several are joined in the order given. train and val are drawn at random; what the
+    others hold out never meets in training: a skin tone of a subject (test_tone), two people's tones (test_pair) or a
+    colour and a shape (test_colour), in any style; men or women of a role (test_gender) or an object (test_style), in
+    one designer's styles; an object in fluent 3d, though not in its flat twin (test_near).
+
+    The images of one split are not a copy, but those that every call returns: do not write into them.
+    """
+    for name in (split, *more):
+        if name not in EMOJI_SPLITS:
+            raise ValueError(f"Unknown split {name!r}; the splits are {', '.join(EMOJI_SPLITS)}.")
+    parts = [_emoji_by_split()[name] for name in (split, *more)]
+    if not more:
+        return parts[0]
+    return Captioned(torch.cat([part.images for part in parts]), tuple(row for part in parts for row in part.rows))
+
+
 # Points in the plane --------------------------------------------------------------------------------------------------
 
 
@@ -137,3 +221,20 @@ def minibatches(x: Tensor, size: int) -> Callable[[torch.Generator], Tensor]:
     if len(x) == 0 or size < 1:
         raise ValueError(f"There must be rows to draw and a batch size of 1 or more; got {len(x)} rows, size {size}.")
     return lambda generator: x[torch.randint(len(x), (size,), generator=generator).to(x.device)]
+
+
+def lookalikes(group: Tensor, size: int, alike: int) -> Callable[[torch.Generator], Tensor]:
+    """Batches of indices in groups of `alike`: a row drawn from all, and others of its group, (n,) int64. What has to
+    be told apart then stands side by side."""
+    if len(group) == 0 or size % alike:
+        raise ValueError(f"There must be rows, and a batch of whole groups of {alike}; got {len(group)} and {size}.")
+    order, count = group.argsort(stable=True), group.bincount()
+    start = count.cumsum(0) - count
+
+    def batch(generator: torch.Generator) -> Tensor:
+        first = torch.randint(len(group), (size // alike, 1), generator=generator)
+        of = group[first]
+        place = (torch.rand(size // alike, alike - 1, generator=generator) * count[of]).long()
+        return torch.cat([first, order[start[of] + place]], 1).flatten()
+
+    return batch

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm_edu.mixture import Mixture
 
 __all__ = [
-    "Modes", "PrecisionRecall", "clip_score", "fid", "frechet_distance", "kid", "modes_covered", "precision_recall",
-    "sliced_wasserstein",
+    "Modes", "PrecisionRecall", "clip_score", "fid", "frechet_distance", "kid", "modes_covered",
+    "precision_recall", "psnr", "retrieval", "sliced_wasserstein",
 ]  # fmt: skip
 
 
@@ -53,6 +55,17 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = 200, generator: t
     u = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
     u = u / u.norm(dim=0)
     return (x @ u).sort(0).values.sub((y @ u).sort(0).values).square().mean().sqrt().item()
+
+
+# Pictures against the ones they should be -----------------------------------------------------------------------------
+
+
+def psnr(x: Tensor, y: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1], from their mean squared error, of all of them together:
+    10 log10(4 / error). x, y: (b, ...) alike."""
+    if x.shape != y.shape:
+        raise ValueError(f"x and y must have one shape; got {tuple(x.shape)} and {tuple(y.shape)}.")
+    return 10 * math.log10(4 / (x.double() - y.double()).square().mean().clamp(min=1e-12).item())
 
 
 # Features of pictures: (n, d), one row a picture, from a fixed network ------------------------------------------------
@@ -128,6 +141,19 @@ def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRe
     precision = (between <= radius_x[:, None]).any(0).double().mean()
     recall = (between <= radius_y[None]).any(1).double().mean()
     return PrecisionRecall(precision.item(), recall.item())
+
+
+def retrieval(image: Tensor, text: Tensor, k: int = 1) -> float:
+    """The share of texts whose own picture is among the k nearest of all. Embeddings (n, d) and (m, d), m <= n, text i
+    belonging to picture i."""
+    if image.ndim != 2 or text.ndim != 2 or image.shape[1] != text.shape[1] or not k <= len(image) >= len(text):
+        raise ValueError(
+            f"There must be (n, d) pictures and (m, d) texts, m <= n, and k <= n; "
+            f"got {tuple(image.shape)}, {tuple(text.shape)}, k = {k}."
+        )
+    cosine = F.normalize(text.double(), dim=1) @ F.normalize(image.double(), dim=1).T
+    own = cosine.diagonal()[:, None]
+    return ((cosine > own).sum(1) < k).double().mean().item()
 
 
 def clip_score(image: Tensor, text: Tensor, w: float = 2.5) -> Tensor:

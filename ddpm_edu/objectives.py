@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,9 @@ from ddpm_edu.process import Gaussian, Process, like, randn_like
 from ddpm_edu.samplers import Variance, beta
 
 __all__ = [
-    "decoder_term", "diffusion_errors", "diffusion_loss", "elbo", "elbo_weight", "flow_loss", "gan_value",
-    "gradient_penalty", "importance_bound", "non_saturating", "prior_term", "saturating", "transition_term", "vae_loss",
+    "autoencoder_losses", "contrastive_loss", "decoder_term", "diffusion_errors", "diffusion_loss", "elbo",
+    "elbo_weight", "flow_loss", "gan_value", "gradient_penalty", "importance_bound", "non_saturating",
+    "perceptual_distance", "prior_term", "saturating", "transition_term", "vae_loss",
 ]  # fmt: skip
 
 
@@ -177,3 +178,55 @@ def elbo_weight(process: Process, sigma2: Variance = beta) -> Tensor:
     ratio, noise = process.transition(t - 1, t)  # sqrt(alpha_t) and beta_t
     weight = noise**2 / (2 * sigma2(process, t, t - 1) * ratio**2 * process.b[t] ** 2)
     return torch.cat([torch.full((2,), torch.nan, dtype=torch.float64), weight])
+
+
+# CLIP -----------------------------------------------------------------------------------------------------------------
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor | float, also: Tensor | None = None) -> Tensor:
+    """Which caption belongs to which picture? The mean of two cross-entropies, over the captions for each picture and
+    over the pictures for each caption (Radford et al. 2021, figure 3): ().
+
+    image, text: (b, d) of length 1, row i of one belonging to row i of the other. scale: 1 / temperature.
+    also: (b, b) bool, [i, j] where caption i is true of picture j too: that pair is left out, for it is no negative.
+    """
+    if image.shape != text.shape or image.ndim != 2:
+        raise ValueError(f"image and text must be (b, d) alike; got {tuple(image.shape)} and {tuple(text.shape)}.")
+    logits, own = scale * text @ image.T, torch.arange(len(text), device=text.device)  # (captions, pictures)
+    if also is not None:
+        logits = logits.masked_fill(also & (own[:, None] != own), float("-inf"))
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+# Autoencoder ----------------------------------------------------------------------------------------------------------
+
+
+def perceptual_distance(features: Callable[[Tensor], list[Tensor]], x: Tensor, y: Tensor) -> Tensor:
+    """How differently a network sees two pictures (Zhang et al. 2018, eq. 1, with all weights 1): (b,).
+
+    features: pictures -> maps (b, c, h, w) of some layers. At every place the c numbers are scaled to length 1; the
+    squared distance of the two is averaged over places and summed over layers.
+    """
+    pairs = zip(features(x), features(y), strict=True)
+    return torch.stack(
+        [(F.normalize(f, dim=1) - F.normalize(g, dim=1)).float().square().sum(1).mean((1, 2)) for f, g in pairs]
+    ).sum(0)
+
+
+class AutoencoderLoss(NamedTuple):
+    """The parts, each (): mean absolute error of a channel of a pixel, KL in nats an element of z, perceptual."""
+
+    pixels: Tensor
+    kl: Tensor
+    perceptual: Tensor
+
+
+def autoencoder_losses(
+    vae: VAE, x: Tensor, features: Callable[[Tensor], list[Tensor]], generator: torch.Generator | None = None
+) -> AutoencoderLoss:
+    """What latent diffusion's autoencoder is trained on, for the caller to weigh (Rombach et al. 2022, section 3.1).
+    x: (b, 3, h, w) in [-1, 1]."""
+    q = vae.encode(x)
+    y = vae.decode(q.sample(generator))
+    kl = q.kl(Gaussian(torch.zeros_like(q.mean), torch.ones_like(q.var)))
+    return AutoencoderLoss((x - y).abs().mean(), kl.mean(), perceptual_distance(features, x, y).mean())

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
 from harness import ROOT
 from PIL import Image
+from torch import Tensor
 
 from ddpm_edu import cli, recipes
+from ddpm_edu.training import Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +30,9 @@ class Toy:
 
     A second paragraph.
     """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    looks: ClassVar[int] = 0
 
     steps: int = dataclasses.field(default=7, metadata={"help": "updates, 50 % of them useless"})
     minutes: float | None = None
@@ -106,6 +116,56 @@ def test_train_passes_flags_in_their_types(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["train", "toy", *flags]) == 0
     expected = Toy(steps=3, minutes=2.5, widths=(1, 2, 3), target="eps", ema=False)
     assert capsys.readouterr().out.startswith(f"{expected} the learners there/checkpoint.safetensors\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Looking(Toy):
+    """One that is measured on its way."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "gpu": {"steps": 20, "target": "eps"}}
+    looks: ClassVar[int] = 3
+    ships: ClassVar[str] = "net"
+
+    def learners(self, device: str) -> dict[str, SimpleNamespace]:
+        return {"net": SimpleNamespace(ema=SimpleNamespace(step=0))}
+
+    def train(self, learners: dict[str, SimpleNamespace], path: Path) -> Iterator[Step]:
+        for k in range(1, self.steps + 1):
+            learners["net"].ema.step = k
+            yield Step(k, {"net": 1 / k})
+        print(self)
+
+    def quality(self, model: SimpleNamespace) -> dict[str, float]:
+        return {"score": float(model.step)}
+
+    def picture(self, model: SimpleNamespace) -> Tensor:
+        return torch.full((2, 8, 8), model.step, dtype=torch.uint8)
+
+
+def test_a_preset_rules_the_flags_that_are_not_given(monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(recipes, "RECIPES", {"looking": Looking, "toy": Toy})
+    argv = ["train", "looking", "--out", str(tmp_path)]
+    for flags, expected in (
+        ([], Looking()),
+        (["--preset", "laptop"], Looking()),
+        (["--preset", "gpu"], Looking(steps=20, target="eps")),
+        (["--steps", "5", "--preset", "gpu"], Looking(steps=5, target="eps")),
+    ):
+        assert cli.main([*argv, *flags]) == 0
+        assert f"{expected}\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", "toy", "--preset", "gpu"])
+
+
+def test_metrics_and_pictures_on_the_way(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(recipes, "RECIPES", {"looking": Looking})
+    assert cli.main(["train", "looking", "--steps", "10", "--out", str(tmp_path / "deep" / "run")]) == 0
+    lines = (tmp_path / "deep" / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": k, "net": pytest.approx(1 / k), "score": k} for k in (3, 6, 9)
+    ]
+    for k in (3, 6, 9):
+        assert np.asarray(Image.open(tmp_path / "deep" / "run" / f"step_{k}.png")).min() == k
 
 
 def test_what_the_user_can_mend_is_one_line(capsys: pytest.CaptureFixture[str]):

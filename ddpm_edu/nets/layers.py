@@ -6,7 +6,7 @@ Shapes: feature maps are (b, c, h, w); sequences (b, n, d); the embedding of t i
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,20 +62,21 @@ def zero(layer: nn.Module) -> nn.Module:
 class ResBlock(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), the second norm scaled and shifted by the embedding of t.
 
-    x: (b, c_in, h, w), emb: (b, d) -> (b, c_out, h, w).
+    x: (b, c_in, h, w), emb: (b, d) -> (b, c_out, h, w). d = None: a block that knows no t.
     """
 
-    def __init__(self, c_in: int, c_out: int, d: int) -> None:
+    def __init__(self, c_in: int, c_out: int, d: int | None = None) -> None:
         super().__init__()
         self.norm_1, self.conv_1 = group_norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.emb = nn.Linear(d, 2 * c_out)
+        self.emb = nn.Linear(d, 2 * c_out) if d else None
         self.norm_2, self.conv_2 = group_norm(c_out), zero(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv_1(F.silu(self.norm_1(x)))
-        scale, shift = self.emb(F.silu(emb))[:, :, None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, self.norm_2(h), 1 + scale)
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        h = self.norm_2(self.conv_1(F.silu(self.norm_1(x))))
+        if self.emb:
+            scale, shift = self.emb(F.silu(cast(Tensor, emb)))[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, h, 1 + scale)
         return self.skip(x) + self.conv_2(F.silu(h))
 
 

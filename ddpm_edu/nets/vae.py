@@ -83,17 +83,20 @@ class Bernoulli(nn.Module):
 
 
 class VAE(nn.Module):
-    """An encoder, a decoder and a likelihood; d_z, the number of elements of z.
+    """An encoder, a decoder and a likelihood; d_z, the number of elements of z or, where z is a picture, its shape.
 
     `objectives.elbo` and `objectives.importance_bound` bound its log p(x).
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, d_z: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, d_z: int | tuple[int, ...]
+    ) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.likelihood, self.d_z = encoder, decoder, likelihood, d_z
+        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
+        self.shape = (d_z,) if isinstance(d_z, int) else d_z  # of one z
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean m and log-variance s of q(z | x): (b, d_z) each."""
+        """Mean m and log-variance s of q(z | x): (b, *shape) each."""
         m, s = self.encoder(x).float().chunk(2, dim=1)
         return m, s
 
@@ -103,9 +106,10 @@ class VAE(nn.Module):
         return Gaussian(m, s.exp())
 
     def decode(self, z: Tensor) -> Tensor:
-        """z: (b, d_z) -> y, the parameters of p(x | z): the shape of x."""
-        if z.ndim != 2 or z.shape[1] != self.d_z:
-            raise ValueError(f"z must be (b, {self.d_z}); got {tuple(z.shape)}. To rebuild x, give vae.encode(x).mean.")
+        """z: (b, *shape) -> y, the parameters of p(x | z): the shape of x."""
+        if z.shape[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(f"z must be (b, {wanted}); got {tuple(z.shape)}. To rebuild x, give vae.encode(x).mean.")
         return self.decoder(z).float()
 
     def forward(self, z: Tensor) -> Tensor:
@@ -115,7 +119,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws of p(x): z from the prior, then x from p(x | z)."""
-        z = randn_like(torch.empty(n, self.d_z, device=next(self.parameters()).device), generator)
+        z = randn_like(torch.empty(n, *self.shape, device=next(self.parameters()).device), generator)
         return self.likelihood.sample(self.decode(z), generator)
 
 

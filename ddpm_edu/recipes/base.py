@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,8 @@ class Recipe(ABC):
     name: ClassVar[str]  # on the command line and in data/checkpoints
     ships: ClassVar[str]  # the learner whose averaged weights are the model
     codec: ClassVar[Codec]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # fields by the name of a machine; as they stand, a laptop's
+    looks: ClassVar[int] = 0  # how often a training is measured, and drawn, on its way
     batch: int
     steps: int
     seed: int
@@ -42,9 +44,17 @@ class Recipe(ABC):
     def data(self) -> Tensor:
         """The training data, encoded."""
 
+    def batches(self, data: Tensor) -> Callable[[torch.Generator], Tensor]:
+        """Batches of the training data: rows drawn independently, unless the recipe says otherwise."""
+        return minibatches(data, self.batch)
+
     @abstractmethod
     def quality(self, model: Any) -> dict[str, Any]:
         """How good the trained model is, measured on held-out data, for data/MANIFEST.json."""
+
+    def picture(self, model: Any) -> Tensor | None:
+        """Pictures that show how far the model is, uint8 as its codec decodes them, or None."""
+        return None
 
     def model(self) -> Any:
         """What ships, with fresh weights."""
@@ -59,10 +69,9 @@ class Recipe(ABC):
     ) -> Generator[Step, None, None]:
         """Trains the learners to `steps`, resuming from the checkpoint `path` if it exists; see `training.train`."""
         device = next(next(iter(learners.values())).net.parameters()).device
-        batches = minibatches(self.data().to(device), self.batch)
         return train(
             self.update(learners),
-            batches,
+            self.batches(self.data().to(device)),
             self.steps,
             learners,
             seed=self.seed,

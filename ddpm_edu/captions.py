@@ -1,0 +1,128 @@
+"""What is said of a picture: its caption in several ways, with attributes left out, so that the text encoder learns
+words and not places in a template; and the numbers that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_edu.data import EMOJI_SPLITS, Emoji, emoji
+from ddpm_edu.tokenizer import END, START, Tokenizer
+
+__all__ = [
+    "ATTRIBUTES", "GENDERS", "STYLES", "TONES", "Said", "describes", "facts", "neutral", "read", "say", "swapped",
+    "tokenizer",
+]  # fmt: skip
+
+ATTRIBUTES = ("thing", "gender", "tone", "tone2", "style")  # what a caption states or leaves out
+LENGTH = 40  # tokens at most, START and END among them
+LEAVE_OUT = {
+    "style": 0.1,
+    "gender": 0.05,
+    "tone": 0.1,
+}  # how often; a tone left out is read as yellow more often than not
+PLAIN = 0.4  # how often the caption is the canonical one
+STYLED = (
+    "a {style} style {what}", "{what}, {style} style", "{style} {what}", "{what} in {style} style",
+    "a picture of {what} in the style of {style}", "{style} style: {what}",
+)  # fmt: skip
+BARE = ("{what}", "a {what}", "a picture of {what}", "an emoji of {what}")
+TONED = ("{name}, {tone} skin tone", "{name} with {tone} skin tone", "{tone} skin tone {name}", "{name}, {tone} skin")
+
+
+class Said(NamedTuple):
+    """A text, and which of `ATTRIBUTES` it states: (5,) bool."""
+
+    text: str
+    states: Tensor
+
+
+STYLES = ("noto", "twemoji", "fluent", "fluent 3d", "blob")
+TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
+GENDERS = ("woman", "man")
+VALUES = {"style": STYLES, "tone": TONES, "gender": GENDERS}
+
+
+@lru_cache
+def tokenizer(merges: int = 1000) -> Tokenizer:
+    """Learned from the captions of the training pictures, every style of one thing counted."""
+    return Tokenizer.learn((_normal(row.caption) for row in emoji("train").rows), merges)
+
+
+def read(texts: Sequence[str], by: Tokenizer) -> Tensor:
+    """Tokens (b, n), int64, n those of the longest text: START, the text in lower case, END and ENDs to fill up."""
+    rows = [[START, *by.encode(_normal(text)), END] for text in texts]
+    for text, row in zip(texts, rows, strict=True):
+        if len(row) > LENGTH:
+            raise ValueError(f"This text has {len(row)} tokens, {LENGTH} at most can be read; shorten it: {text!r}")
+    n = max(map(len, rows), default=2)
+    return torch.tensor([row + [END] * (n - len(row)) for row in rows]).reshape(-1, n)
+
+
+def _normal(text: str) -> str:
+    """Lower case, single spaces; one before the first word, so that it is the same token at the start of a text."""
+    return " " + " ".join(text.lower().split())
+
+
+def say(row: Emoji, u: Sequence[float]) -> Said:
+    """One way of saying what the picture shows. u: (5,) uniform in [0, 1) decide, so that one generator rules all."""
+    leave = {name: v < LEAVE_OUT[name] for name, v in zip(("style", "gender", "tone"), u[:3], strict=True)}
+    states = {name: not leave.get("tone" if name == "tone2" else name, False) for name in ATTRIBUTES}
+    if u[3] < PLAIN and not any(leave.values()):
+        return Said(row.caption, torch.ones(len(ATTRIBUTES), dtype=torch.bool))
+    pick = int(u[4] * 2**16)
+    what = neutral(row) if leave["gender"] else row.base
+    if row.tone and not leave["tone"]:
+        tone = f"{row.tone} skin tone, {row.tone2}" if row.tone2 else row.tone
+        what = TONED[pick % len(TONED)].format(name=what, tone=tone)
+    forms = BARE if leave["style"] else STYLED
+    text = forms[pick // len(TONED) % len(forms)].format(what=what, style=row.style)
+    return Said(text, torch.tensor(list(states.values())))
+
+
+@lru_cache
+def _names() -> tuple[dict[tuple[str, str, str], str], dict[tuple[str, str, str, str], str]]:
+    """How things are called, by base and tones; and the base, by role and gender. Names alone, so those of held-out
+    pictures too."""
+    rows = emoji(*EMOJI_SPLITS).rows
+    labels = {(row.base, row.tone, row.tone2): row.caption.removeprefix(f"{row.style} style: ") for row in rows}
+    return labels, {(row.role, row.hair, row.facing, row.gender): row.base for row in rows}
+
+
+def neutral(row: Emoji) -> str:
+    """What it is called if nothing is said of man or woman, nor of tones."""
+    _, bases = _names()
+    return bases.get((row.role, row.hair, row.facing, ""), row.base) if row.gender in GENDERS else row.base
+
+
+def swapped(row: Emoji, attribute: str) -> dict[str, str]:
+    """The caption with one attribute, `style`, `tone` or `gender`, at each of its values, the true one among them:
+    {value: caption}; empty where the picture has none, or two, or there is no such emoji."""
+    values, (labels, bases) = VALUES[attribute], _names()
+    if getattr(row, attribute) not in values or (attribute == "tone" and row.tone2):
+        return {}
+
+    def caption(style: str = row.style, tone: str = row.tone, gender: str = row.gender) -> str | None:
+        base = row.base if gender == row.gender else bases.get((row.role, row.hair, row.facing, gender))
+        label = labels.get((str(base), tone, row.tone2))
+        return f"{style} style: {label}" if label else None
+
+    said = {value: caption(**{attribute: value}) for value in values}
+    return {value: text for value, text in said.items() if text} if all(said.values()) else {}
+
+
+def facts(rows: Sequence[Emoji]) -> Tensor:
+    """What is true of each picture, as numbers that can be compared: (n, 5) int64, a column for each of ATTRIBUTES."""
+    table = [(neutral(row), row.gender, row.tone, row.tone2, row.style) for row in rows]
+    columns = [{value: k for k, value in enumerate(sorted(set(column)))} for column in zip(*table, strict=True)]
+    return torch.tensor([[code[value] for code, value in zip(columns, row, strict=True)] for row in table])
+
+
+def describes(states: Tensor, truth: Tensor) -> Tensor:
+    """[i, j]: is caption i, made for picture i, true of picture j as well? states: (b, 5) bool, truth: (b, 5) int64 ->
+    (b, b) bool. In a batch such pairs are no negatives."""
+    return ((truth[:, None] == truth[None]) | ~states[:, None]).all(-1)

@@ -1,0 +1,101 @@
+"""The emoji's autoencoder: shapes, what its loss measures, and the distance that a network sees."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from stats import assert_average, seeded
+from torch import Tensor
+
+from ddpm_edu.metrics import psnr
+from ddpm_edu.nets.autoencoder import autoencoder
+from ddpm_edu.nets.clip import ImageEncoder
+from ddpm_edu.objectives import autoencoder_losses, perceptual_distance
+
+SMALL = {"widths": (16, 32), "blocks": (1, 1), "side": 16}
+
+
+def pictures(n: int = 2, side: int = 16, seed: int = 0) -> Tensor:
+    return torch.rand(n, 3, side, side, generator=seeded(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize(
+    ("patch", "widths", "z"), [(2, (16, 32), (4, 16, 16)), (4, (16,), (4, 16, 16)), (4, (16, 32), (4, 8, 8))]
+)
+def test_shapes(patch: int, widths: tuple[int, ...], z: tuple[int, ...]):
+    vae, x = autoencoder(4, widths, (1,) * len(widths), patch=patch), pictures(side=64)
+    q = vae.encode(x)
+    assert q.mean.shape == q.var.shape == (2, *z) == (2, *vae.shape)
+    assert vae(q.mean).shape == x.shape
+    assert vae.sample(3).shape == (3, 3, 64, 64)
+    with pytest.raises(ValueError, match=rf"z must be \(b, {z[0]}, {z[1]}, {z[2]}\)"):
+        vae.decode(torch.zeros(2, 4))
+
+
+def test_a_place_of_z_sees_and_draws_its_part_of_the_picture():
+    """A change far away leaves z there as it is but for group norm's statistics, so: of the largest change in z, and of
+    the largest change in the picture, the place is the one that was changed."""
+    torch.manual_seed(0)
+    vae, x = autoencoder(4, (16, 32), (1, 1)), pictures(1, 64)
+    other = x.clone()
+    other[..., 40:44, 8:12] *= -1
+    moved = (vae.encode(other).mean - vae.encode(x).mean).abs().sum(1)[0]
+    row, column = divmod(int(moved.argmax()), 16)
+    assert abs(row - 10) <= 1
+    assert abs(column - 2) <= 1
+    z = vae.encode(x).mean
+    other = z.clone()
+    other[..., 10, 2] += 1
+    moved = (vae(other) - vae(z)).abs().sum(1)[0]
+    row, column = divmod(int(moved.argmax()), 64)
+    assert 36 <= row < 48
+    assert 4 <= column < 16
+
+
+def test_the_losses_by_hand():
+    torch.manual_seed(0)
+    vae, eye, x = autoencoder(4, **SMALL), ImageEncoder((16,), 1), pictures()
+    pixels, kl, perceptual = autoencoder_losses(vae, x, eye.features, seeded(1))
+    q = vae.encode(x)
+    y = vae.decode(q.mean + q.var.sqrt() * torch.randn(q.mean.shape, generator=seeded(1)))
+    torch.testing.assert_close(pixels, F.l1_loss(y, x))
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(q.mean, q.var.sqrt()), torch.distributions.Normal(0.0, 1.0)
+    )
+    torch.testing.assert_close(kl, theirs.mean())
+    torch.testing.assert_close(perceptual, perceptual_distance(eye.features, x, y).mean())
+
+
+def test_perceptual_distance_by_hand():
+    """Two layers: 1 - cos at each place, twice, averaged over places and summed over layers; scale does not count."""
+    x, y = pictures(3, 4), pictures(3, 4, seed=1)
+    layers = [lambda x: x, lambda x: 5 * x[:, :2, ::2, ::2] ** 3]
+    expected = sum(2 * (1 - F.cosine_similarity(f(x), f(y), dim=1)).mean((1, 2)) for f in layers)
+    found = perceptual_distance(lambda x: [f(x) for f in layers], x, y)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (perceptual_distance(lambda x: [x], x, 3 * x) < 1e-6).all()
+
+
+def test_a_gradient_reaches_every_weight():
+    torch.manual_seed(0)
+    vae, eye = autoencoder(4, **SMALL), ImageEncoder((16,), 1).requires_grad_(False)
+    x = pictures()
+    losses = autoencoder_losses(vae, x, eye.features)
+    (losses.pixels + losses.kl + losses.perceptual).backward()
+    silent = {n for n, p in vae.named_parameters() if p.grad is None or not p.grad.any()}
+    # Blocks start as the identity: what stands before their last, zero convolution learns from the second step on.
+    assert all(".norm_" in name or ".conv_1" in name for name in silent - {"likelihood.log_sigma"})
+
+
+def test_psnr():
+    """Uniform rounding to 1/128 of the range [-1, 1], an error of variance (2/127)^2 / 12: against the closed form."""
+    x = torch.rand(100_000, generator=seeded()) * 2 - 1
+    y = (x * 63.5).round() / 63.5
+    assert_average((x - y) ** 2, (1 / 63.5) ** 2 / 12, bias=1e-8)
+    assert psnr(x, y) == pytest.approx(10 * math.log10(4 * 12 * 63.5**2), abs=0.05)
+    assert psnr(x, x + 0.1) == pytest.approx(10 * math.log10(4 / 0.01), abs=1e-4)
+    with pytest.raises(ValueError, match="one shape"):
+        psnr(x, x[1:])

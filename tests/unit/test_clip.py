@@ -1,0 +1,325 @@
+"""CLIP's parts: tokenizer, captions, encoders and loss, against the library that has them too."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from stats import seeded
+from torch import Tensor
+
+from ddpm_edu import captions
+from ddpm_edu.captions import ATTRIBUTES, describes, facts, neutral, read, say, swapped
+from ddpm_edu.data import emoji, lookalikes
+from ddpm_edu.metrics import retrieval
+from ddpm_edu.nets.clip import CLIP, ImageEncoder, TextEncoder, until_end
+from ddpm_edu.objectives import contrastive_loss
+from ddpm_edu.recipes.clip import shifted
+from ddpm_edu.tokenizer import END, FIRST, PIECE, START, Tokenizer
+
+# Tokenizer ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learned() -> Tokenizer:
+    return captions.tokenizer()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "a  b\t\nc ",
+        "woman farmer, medium-light skin tone",
+        "ÄÖ ß½ ²",
+        "小心 红心",
+        "👩🏽‍🌾❤️🏳️‍🌈",
+        "x_y__z 12,345",
+        "\x00\x7f\u200b\ufeff",
+    ],
+)
+def test_any_text_comes_back(learned: Tokenizer, text: str):
+    assert learned.decode(learned.encode(text)) == text
+    assert "".join(PIECE.findall(text)) == text
+
+
+def test_random_text_comes_back(learned: Tokenizer):
+    rng = random.Random(0)
+    ranges = [(0, 0x80), (0x80, 0x800), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF), (0x2000, 0x206F)]
+    for _ in range(500):
+        text = "".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(20))
+        assert learned.decode(learned.encode(text)) == text
+
+
+def test_the_pairs_are_the_most_frequent_ones():
+    """By hand: in "aab aab ab" the pieces are "aab", " aab", " ab"; ab stands three times, a a twice."""
+    tokenizer = Tokenizer.learn(["aab aab ab"], 2)
+    a, b, space = b"ab "
+    assert tokenizer.merges[0] == (a, b)
+    assert tokenizer.merges[1] == (a, FIRST)  # "a" + "ab", twice, as often as " a": the larger pair wins the tie
+    assert tokenizer.encode("aab b") == [FIRST + 1, space, b]
+    assert len(tokenizer) == FIRST + 2
+
+
+def test_learning_counts_pairs_as_a_slow_count_does():
+    """Each merge is the most frequent pair of a count from scratch."""
+    texts = [row.caption for row in emoji("val").rows[:60]]
+    tokenizer = Tokenizer.learn(texts, 40)
+    for k in range(40):
+        before = Tokenizer(tokenizer.merges[:k])
+        pairs: dict[tuple[int, int], int] = {}
+        for text in texts:
+            for piece in PIECE.findall(text):
+                tokens = before.encode(piece)
+                for pair in pairwise(tokens):
+                    pairs[pair] = pairs.get(pair, 0) + 1
+        assert pairs[tokenizer.merges[k]] == max(pairs.values())
+
+
+def test_more_merges_than_pairs():
+    with pytest.raises(ValueError, match=r"only 1 pairs to merge"):
+        Tokenizer.learn(["ab"], 2)
+
+
+def test_common_words_are_one_token(learned: Tokenizer):
+    assert learned.words(" woman skin heart") == [" woman", " skin", " heart"]
+
+
+# Captions -------------------------------------------------------------------------------------------------------------
+
+
+def test_read(learned: Tokenizer):
+    tokens = read(["Red  heart", "", "red heart "], learned)
+    assert tokens.shape == (3, 4)
+    assert read([], learned).shape == (0, 2)
+    assert (tokens[0] == tokens[2]).all()
+    assert tokens[:, 0].tolist() == [START] * 3
+    assert until_end(tokens).sum(1).tolist() == [4, 3, 4]
+    assert (tokens[~until_end(tokens)] == END).all()
+    with pytest.raises(ValueError, match="at most can be read; shorten it"):
+        read(["heart " * 40], learned)
+
+
+def test_every_caption_can_be_read(learned: Tokenizer):
+    for split in ("train", "val"):
+        read([row.caption for row in emoji(split)[1]], learned)
+
+
+def test_what_is_said_is_true_and_complete():
+    """Every attribute that is stated is in the text, and no other; both happen."""
+    rows, generator, left = emoji("train").rows, seeded(), {name: 0 for name in ATTRIBUTES}
+    for i in torch.randint(len(rows), (3000,), generator=generator).tolist():
+        row = rows[i]
+        said = say(row, torch.rand(5, generator=generator).tolist())
+        states = dict(zip(ATTRIBUTES, said.states.tolist(), strict=True))
+        assert states["thing"]
+        assert states["style"] == (row.style in said.text)
+        if row.tone:
+            assert states["tone"] == states["tone2"] == (f"{row.tone} skin" in said.text)
+        assert (row.base if states["gender"] else neutral(row)) in said.text or said.text == row.caption
+        for name, stated in states.items():
+            left[name] += not stated
+    assert 200 < left["style"] < 400
+    assert 75 < left["gender"] < 225
+    assert 200 < left["tone"] < 400
+    assert left["thing"] == 0
+
+
+def test_swapped():
+    rows = emoji("val").rows
+    for attribute, n in (("style", 5), ("tone", 5), ("gender", 2)):
+        seen = 0
+        for row in rows:
+            texts = swapped(row, attribute)
+            if not texts:
+                assert attribute != "style"
+                continue
+            seen += 1
+            assert texts[getattr(row, attribute)] == row.caption
+            assert len(set(texts.values())) == n
+            for value, text in texts.items():  # nothing else has changed
+                words = {"tone": f"{value} skin tone", "style": f"{value} style:"}.get(attribute, value)
+                assert words in text or (value, row.gender) == ("man", "woman") or attribute == "gender"
+        assert seen > 100
+    farmer = next(row for row in rows if row.base == "woman farmer")
+    assert swapped(farmer, "gender")["man"] == farmer.caption.replace("woman", "man")
+
+
+def test_describes_by_hand():
+    truth = torch.tensor([[0, 1, 2, 0, 0], [0, 1, 3, 0, 0], [0, 1, 2, 0, 1], [4, 1, 2, 0, 0]])
+    states = torch.ones(4, 5, dtype=torch.bool)
+    assert (describes(states, truth) == torch.eye(4, dtype=torch.bool)).all()
+    states[0, 2] = False  # caption 0 names no tone: true of picture 1 as well
+    states[2, 4] = False  # caption 2 names no style: true of picture 0 as well
+    expected = torch.eye(4, dtype=torch.bool)
+    expected[0, 1] = expected[2, 0] = True
+    assert (describes(states, truth) == expected).all()
+
+
+def test_facts_tell_any_two_pictures_apart():
+    """But for mirrored and otherwise repeated drawings, which share their name, every picture has facts of its own."""
+    rows = emoji("train").rows
+    table = facts(rows)
+    assert table.shape == (len(rows), len(ATTRIBUTES))
+    assert len(torch.unique(table, dim=0)) == len(rows)
+
+
+def test_lookalikes():
+    group = torch.tensor([0, 1, 0, 1, 2, 0])
+    batch = lookalikes(group, 8, 4)
+    seen = torch.stack([batch(seeded(k)) for k in range(400)]).view(-1, 4)
+    assert (group[seen] == group[seen[:, :1]]).all()
+    assert torch.equal(batch(seeded(3)), batch(seeded(3)))
+    share = seen[:, 0].bincount(minlength=6) / len(seen)
+    torch.testing.assert_close(share, torch.full((6,), 1 / 6), rtol=0, atol=5 * (5 / 36 / len(seen)) ** 0.5)
+    others = seen[group[seen[:, 0]] == 0][:, 1:].flatten().bincount(minlength=6)
+    assert (others[[0, 2, 5]] > 0.28 * others.sum()).all()
+
+
+# Encoders -------------------------------------------------------------------------------------------------------------
+
+
+def tokens(*lengths: int, n: int = 12) -> Tensor:
+    rows = [torch.randint(256, (k,), generator=seeded(k)).tolist() for k in lengths]
+    return torch.tensor([[START, *row, *[END] * (n - 1 - len(row))] for row in rows])
+
+
+def test_the_text_encoder_is_clips():
+    """Against transformers' CLIPTextModel with the same weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    special = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": END}
+    theirs = CLIPTextModel(
+        CLIPTextConfig(vocab_size=300, max_position_embeddings=12, hidden_act="gelu", **sizes, **special)
+    ).eval()
+    ours = TextEncoder(300, 32, layers=2, heads=4, length=12)
+    state = theirs.state_dict()
+    torch.manual_seed(0)
+    for value in state.values():
+        value.copy_(torch.randn_like(value) * 0.2)
+    mapped = {
+        "embed.weight": state["embeddings.token_embedding.weight"],
+        "place": state["embeddings.position_embedding.weight"],
+    }
+    for end in ("weight", "bias"):
+        mapped[f"norm.{end}"] = state[f"final_layer_norm.{end}"]
+        for k in range(2):
+            layer = {name: state[f"encoder.layers.{k}.{name}.{end}"] for name in (
+                "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2",
+                "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj",
+            )}  # fmt: skip
+            qkv = torch.cat([layer[f"self_attn.{name}_proj"] for name in "qkv"])
+            parts = {"norm_1": layer["layer_norm1"], "norm_2": layer["layer_norm2"], "qkv": qkv}
+            parts |= {"out": layer["self_attn.out_proj"], "mlp.0": layer["mlp.fc1"], "mlp.2": layer["mlp.fc2"]}
+            mapped |= {f"blocks.{k}.{name}.{end}": value for name, value in parts.items()}
+    ours.load_state_dict(mapped)
+    text = tokens(3, 10, 0)
+    states, mask = ours(text)
+    out = theirs(input_ids=text)
+    torch.testing.assert_close(states, out.last_hidden_state, rtol=1e-4, atol=1e-5)
+    last = mask.sum(1) - 1
+    torch.testing.assert_close(states[torch.arange(3), last], out.pooler_output, rtol=1e-4, atol=1e-5)
+
+
+def test_no_token_sees_a_later_one():
+    net, one = TextEncoder(300, 16, layers=2, heads=4, length=12), tokens(8)
+    other = one.clone()
+    other[0, 5] = 7
+    a, b = net(one).tokens, net(other).tokens
+    torch.testing.assert_close(a[:, :5], b[:, :5])
+    assert not torch.isclose(a[:, 5:], b[:, 5:]).all(-1).any()
+
+
+def test_what_follows_the_end_does_not_count():
+    torch.manual_seed(0)
+    net = CLIP(TextEncoder(300, 16, layers=1, heads=4, length=12), ImageEncoder((16,), 1), 8)
+    text = tokens(4)
+    torch.testing.assert_close(net.embed_text(text), net.embed_text(text[:, :6]))
+
+
+def test_texts_that_cannot_be_read():
+    net = TextEncoder(300, 16, layers=1, heads=4, length=12)
+    for bad in (tokens(3, n=13), tokens(3)[0], torch.zeros(1, 4, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"let `captions\.read` make them"):
+            net(bad)
+
+
+def test_the_image_encoder():
+    torch.manual_seed(0)
+    net, x = ImageEncoder((16, 32), 1, patch=4), torch.randn(2, 3, 64, 64)
+    assert [tuple(f.shape) for f in net.features(x)] == [(2, 16, 16, 16), (2, 32, 8, 8)]
+    assert net(x).shape == (2, 32)
+
+
+def test_embeddings_have_length_one_and_the_scale_a_limit():
+    torch.manual_seed(0)
+    net = CLIP(TextEncoder(300, 16, layers=1, heads=4, length=12), ImageEncoder((16,), 1), 8)
+    for embedding in (net.embed_text(tokens(3, 5)), net.embed_image(torch.randn(2, 3, 64, 64))):
+        assert embedding.shape == (2, 8)
+        torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
+    assert net.scale.item() == pytest.approx(1 / 0.07)
+    with torch.no_grad():
+        net.log_scale.fill_(9.0)
+    assert net.scale.item() == pytest.approx(100)
+
+
+# Loss -----------------------------------------------------------------------------------------------------------------
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(shape, generator=seeded(seed)), dim=-1)
+
+
+def test_contrastive_loss_is_clips():
+    """Against transformers' loss of the same logits."""
+    from transformers.models.clip import modeling_clip
+
+    image, text = unit(6, 8), unit(6, 8, seed=1)
+    theirs = modeling_clip.image_text_contrastive_loss(20.0 * text @ image.T)
+    torch.testing.assert_close(contrastive_loss(image, text, 20.0), theirs)
+
+
+def test_a_pair_that_is_no_negative_is_left_out():
+    """It has no share in the loss, and no gradient; a mask on the diagonal changes nothing."""
+    image, text = unit(3, 8).requires_grad_(), unit(3, 8, seed=1)
+    also = torch.eye(3, dtype=torch.bool)
+    torch.testing.assert_close(contrastive_loss(image, text, 5.0, also), contrastive_loss(image, text, 5.0))
+    also[0, 1] = True  # caption 0 is true of picture 1
+    logits = 5 * text @ image.T
+    by_hand = -sum(
+        logits[i, i] - torch.logsumexp(torch.stack([v for j, v in enumerate(row) if (i, j) not in left]), 0)
+        for left, table in (({(0, 1)}, logits), ({(1, 0)}, logits.T))
+        for i, row in enumerate(table)
+    )
+    torch.testing.assert_close(contrastive_loss(image, text, 5.0, also), by_hand / 6)
+
+
+def test_contrastive_loss_refuses_other_shapes():
+    with pytest.raises(ValueError, match="must be"):
+        contrastive_loss(unit(3, 8), unit(4, 8), 1.0)
+
+
+def test_retrieval_by_hand():
+    image = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    text = torch.tensor([[1.0, 0.1], [0.0, 2.0]])  # text 1's own picture is the second nearest
+    assert retrieval(image, text, 1) == 0.5
+    assert retrieval(image, text, 2) == 1.0
+    with pytest.raises(ValueError, match="texts"):
+        retrieval(text, image)
+
+
+def test_shifted():
+    x = torch.randn(200, 3, 8, 8, generator=seeded())
+    y = shifted(x, 2, seeded(1))
+    places = set()
+    for before, after in zip(x, y, strict=True):
+        padded = F.pad(before, (2, 2, 2, 2), value=1.0)
+        found = [(i, j) for i in range(5) for j in range(5) if torch.equal(padded[:, i : i + 8, j : j + 8], after)]
+        assert len(found) == 1
+        places.add(found[0])
+    assert len(places) == 25
