@@ -92,8 +92,12 @@ class VAE(nn.Module):
         self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, d_z: int | tuple[int, ...]
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.likelihood = encoder, decoder, likelihood
-        self.shape = (d_z,) if isinstance(d_z, int) else d_z  # of one z
+        self.encoder, self.decoder, self.likelihood, self.d_z = encoder, decoder, likelihood, d_z
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one z."""
+        return (self.d_z,) if isinstance(self.d_z, int) else self.d_z
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean m and log-variance s of q(z | x): (b, *shape) each."""
