@@ -86,7 +86,7 @@ STOPWATCH = """([pictures, event, attribute = "src"]) => {
             const now = picture();
             if (now && now.getAttribute(attribute) !== before && now.complete !== false)
                 took.push(performance.now() - start);
-            else if (performance.now() - start < 5000) requestAnimationFrame(look);
+            else if (performance.now() - start < 25000) requestAnimationFrame(look);
         };
         requestAnimationFrame(look);
     }, true);
