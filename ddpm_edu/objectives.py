@@ -20,8 +20,8 @@ from ddpm_edu.process import Gaussian, Process, like, randn_like
 from ddpm_edu.samplers import Variance, beta
 
 __all__ = [
-    "autoencoder_losses", "contrastive_loss", "decoder_term", "diffusion_errors", "diffusion_loss", "elbo",
-    "elbo_weight", "flow_loss", "gan_value", "gradient_penalty", "importance_bound", "non_saturating",
+    "autoencoder_losses", "contrastive_loss", "decoder_term", "diffusion_bound", "diffusion_errors", "diffusion_loss",
+    "elbo", "elbo_weight", "flow_loss", "gan_value", "gradient_penalty", "importance_bound", "non_saturating",
     "perceptual_distance", "prior_term", "saturating", "transition_term", "vae_loss",
 ]  # fmt: skip
 
@@ -167,6 +167,19 @@ def decoder_term(
     below, above = torch.where(flip, -above, below), torch.where(flip, -below, above)
     probability = torch.special.ndtr(above) - torch.special.ndtr(below)
     return -probability.clamp(min=1e-300).log().flatten(1).sum(1).to(x_0.dtype)
+
+
+def diffusion_bound(denoise: Denoise, x_0: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """At most log p(x_0) on average, in nats: (b,). Every term of the bound (DDPM eq. 5), each at one draw of x_t.
+
+    x_0: (b, d), points, not pixels: the decoder is the density N(mean, beta_1 I). sigma_t^2 = beta_t, which suits data
+    that are spread over much more than the last steps' noise.
+    """
+    process, one = denoise.process, torch.ones(len(x_0), dtype=torch.long)
+    x_1 = process.marginal(x_0, one).sample(generator)
+    decoder = Gaussian(denoise(x_1, one).x_0, process.beta[1].to(x_0)).log_prob(x_0).flatten(1).sum(1)
+    between = (transition_term(denoise, x_0, t * one, generator=generator) for t in range(2, process.T + 1))
+    return decoder - sum(between) - prior_term(process, x_0)
 
 
 def elbo_weight(process: Process, sigma2: Variance = beta) -> Tensor:

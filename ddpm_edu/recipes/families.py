@@ -13,24 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_edu.data import eight_gaussians, minibatches
-from ddpm_edu.denoiser import TARGETS, Denoise, Denoiser
+from ddpm_edu.denoiser import TARGETS, Denoiser
 from ddpm_edu.metrics import modes_covered, sliced_wasserstein
 from ddpm_edu.nets.gan import points_gan
 from ddpm_edu.nets.mlp import MLP
 from ddpm_edu.nets.realnvp import RealNVP
 from ddpm_edu.nets.vae import points_vae
 from ddpm_edu.objectives import (
+    diffusion_bound,
     diffusion_loss,
     flow_loss,
     gan_value,
     gradient_penalty,
     importance_bound,
     non_saturating,
-    prior_term,
-    transition_term,
     vae_loss,
 )
-from ddpm_edu.process import Gaussian, Process
+from ddpm_edu.process import Process
 from ddpm_edu.samplers import ddim
 from ddpm_edu.training import Learner, Step, Update, cosine, train
 
@@ -111,17 +110,6 @@ def diffusion(steps: int = 10000) -> Family:
         return diffusion_bound(learner.ema, x, torch.Generator().manual_seed(0))
 
     return Family({"diffusion": learner}, update, steps, sample, log_prob, bound=True, passes=50)
-
-
-def diffusion_bound(denoise: Denoise, x_0: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """At most log p(x_0) on average, in nats: (b,). Every term of the bound (DDPM eq. 5), each at a draw of x_t. x_0:
-    (b, d), points that are no pixels: the decoder is the density N(mean, beta_1 I). And they are spread over much more
-    than the last steps' noise, so that sigma_t^2 = beta_t fits them better than the posterior variance."""
-    process, one = denoise.process, torch.ones(len(x_0), dtype=torch.long)
-    x_1 = process.marginal(x_0, one).sample(generator)
-    decoder = Gaussian(denoise(x_1, one).x_0, process.beta[1].to(x_0)).log_prob(x_0).flatten(1).sum(1)
-    between = (transition_term(denoise, x_0, t * one, generator=generator) for t in range(2, process.T + 1))
-    return decoder - sum(between) - prior_term(process, x_0)
 
 
 FAMILIES: dict[str, Callable[..., Family]] = {"GAN": gan, "VAE": vae, "flow": flow, "diffusion": diffusion}

@@ -17,9 +17,9 @@ from ddpm_edu.exercises.nb01 import fit_normal, kl_on_grid, log_marginal, mean_l
 from ddpm_edu.mixture import Mixture
 from ddpm_edu.nets.gan import DCGenerator, points_gan
 from ddpm_edu.nets.realnvp import RealNVP
-from ddpm_edu.objectives import elbo, importance_bound
+from ddpm_edu.objectives import diffusion_bound, elbo, importance_bound
 from ddpm_edu.process import Gaussian, Process
-from ddpm_edu.recipes.families import FAMILIES, TARGET, Family, diffusion_bound
+from ddpm_edu.recipes.families import FAMILIES, TARGET, Family
 from ddpm_edu.training import train
 
 W, M, S = (0.35, 0.65), (-2.0, 2.0), 0.5  # the two-mode world of the notebook
