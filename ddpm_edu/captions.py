@@ -4,6 +4,7 @@ words and not places in a template; and the numbers that it reads."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from ddpm_edu.data import EMOJI_SPLITS, Emoji, emoji
 from ddpm_edu.tokenizer import END, START, Tokenizer
 
 __all__ = [
-    "ATTRIBUTES", "GENDERS", "STYLES", "TONES", "Said", "describes", "facts", "neutral", "read", "say", "swapped",
-    "tokenizer",
+    "ATTRIBUTES", "GENDERS", "STYLES", "TONES", "Said", "describes", "facts", "misread", "neutral", "read", "say",
+    "swapped", "tokenizer",
 ]  # fmt: skip
 
 ATTRIBUTES = ("thing", "gender", "tone", "tone2", "style")  # what a caption states or leaves out
@@ -99,30 +100,62 @@ def neutral(row: Emoji) -> str:
     return bases.get((row.role, row.hair, row.facing, ""), row.base) if row.gender in GENDERS else row.base
 
 
-def swapped(row: Emoji, attribute: str) -> dict[str, str]:
-    """The caption with one attribute, `style`, `tone` or `gender`, at each of its values, the true one among them:
-    {value: caption}; empty where the picture has none, or two, or there is no such emoji."""
+def _with(row: Emoji, attribute: str) -> dict[str, Emoji]:
+    """The row with one attribute at each of its values, the true one among them: {value: row}; empty where the picture
+    has none, or two, or there is no such emoji. What such a row says is meant, not its picture."""
     values, (labels, bases) = VALUES[attribute], _names()
     if getattr(row, attribute) not in values or (attribute == "tone" and row.tone2):
         return {}
 
-    def caption(style: str = row.style, tone: str = row.tone, gender: str = row.gender) -> str | None:
-        base = row.base if gender == row.gender else bases.get((row.role, row.hair, row.facing, gender))
-        label = labels.get((str(base), tone, row.tone2))
-        return f"{style} style: {label}" if label else None
+    def other(style: str = row.style, tone: str = row.tone, gender: str = row.gender) -> Emoji | None:
+        base = row.base if gender == row.gender else bases.get((row.role, row.hair, row.facing, gender), "")
+        label = labels.get((base, tone, row.tone2))
+        caption = f"{style} style: {label}"
+        return replace(row, caption=caption, base=base, style=style, tone=tone, gender=gender) if label else None
 
-    said = {value: caption(**{attribute: value}) for value in values}
-    return {value: text for value, text in said.items() if text} if all(said.values()) else {}
+    rows = {value: other(**{attribute: value}) for value in values}
+    return {value: one for value, one in rows.items() if one} if all(rows.values()) else {}
+
+
+def swapped(row: Emoji, attribute: str) -> dict[str, str]:
+    """The caption with one attribute, `style`, `tone` or `gender`, at each of its values, the true one among them:
+    {value: caption}; empty where the picture has none, or two, or there is no such emoji."""
+    return {value: one.caption for value, one in _with(row, attribute).items()}
+
+
+def misread(row: Emoji, u: float) -> Emoji:
+    """The row with one of its attributes wrong: another style, skin tone or gender. u: in [0, 1), decides which."""
+    wrong = [
+        [one for value, one in _with(row, attribute).items() if value != getattr(row, attribute)]
+        for attribute in VALUES
+    ]
+    wrong = [rows for rows in wrong if rows]
+    which, rest = divmod(u * len(wrong), 1)
+    return wrong[int(which)][int(rest * len(wrong[int(which)]))]
+
+
+@lru_cache
+def _codes() -> list[dict[str, int]]:
+    """A number for every value of every attribute, those of held-out pictures included."""
+    columns = zip(*map(_true_of, emoji(*EMOJI_SPLITS).rows), strict=True)
+    return [{value: k for k, value in enumerate(sorted(set(column)))} for column in columns]
+
+
+def _true_of(row: Emoji) -> tuple[str, ...]:
+    return neutral(row), row.gender, row.tone, row.tone2, row.style
 
 
 def facts(rows: Sequence[Emoji]) -> Tensor:
     """What is true of each picture, as numbers that can be compared: (n, 5) int64, a column for each of ATTRIBUTES."""
-    table = [(neutral(row), row.gender, row.tone, row.tone2, row.style) for row in rows]
-    columns = [{value: k for k, value in enumerate(sorted(set(column)))} for column in zip(*table, strict=True)]
-    return torch.tensor([[code[value] for code, value in zip(columns, row, strict=True)] for row in table])
+    return torch.tensor(
+        [[code[value] for code, value in zip(_codes(), _true_of(row), strict=True)] for row in rows]
+    ).reshape(-1, len(ATTRIBUTES))
 
 
-def describes(states: Tensor, truth: Tensor) -> Tensor:
-    """[i, j]: is caption i, made for picture i, true of picture j as well? states: (b, 5) bool, truth: (b, 5) int64 ->
-    (b, b) bool. In a batch such pairs are no negatives."""
-    return ((truth[:, None] == truth[None]) | ~states[:, None]).all(-1)
+def describes(states: Tensor, said: Tensor, truth: Tensor) -> Tensor:
+    """[i, j]: is caption i true of picture j? In a batch such pairs are no negatives.
+
+    states: (m, 5) bool, what caption i states; said: (m, 5) int64, the `facts` that it was made from; truth: (b, 5)
+    int64, the facts of the pictures -> (m, b) bool.
+    """
+    return ((said[:, None] == truth[None]) | ~states[:, None]).all(-1)

@@ -223,16 +223,19 @@ def minibatches(x: Tensor, size: int) -> Callable[[torch.Generator], Tensor]:
     return lambda generator: x[torch.randint(len(x), (size,), generator=generator).to(x.device)]
 
 
-def lookalikes(group: Tensor, size: int, alike: int) -> Callable[[torch.Generator], Tensor]:
+def lookalikes(group: Tensor, size: int, alike: int, balance: float = 0.0) -> Callable[[torch.Generator], Tensor]:
     """Batches of indices in groups of `alike`: a row drawn from all, and others of its group, (n,) int64. What has to
-    be told apart then stands side by side."""
+    be told apart then stands side by side.
+
+    balance: a row counts as the size of its group to the power of -balance; with 1 every group is drawn as often.
+    """
     if len(group) == 0 or size % alike:
         raise ValueError(f"There must be rows, and a batch of whole groups of {alike}; got {len(group)} and {size}.")
     order, count = group.argsort(stable=True), group.bincount()
-    start = count.cumsum(0) - count
+    start, weight = count.cumsum(0) - count, count[group].double() ** -balance
 
     def batch(generator: torch.Generator) -> Tensor:
-        first = torch.randint(len(group), (size // alike, 1), generator=generator)
+        first = torch.multinomial(weight, size // alike, replacement=True, generator=generator)[:, None]
         of = group[first]
         place = (torch.rand(size // alike, alike - 1, generator=generator) * count[of]).long()
         return torch.cat([first, order[start[of] + place]], 1).flatten()

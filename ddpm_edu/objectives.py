@@ -200,15 +200,21 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor | float, also: T
     """Which caption belongs to which picture? The mean of two cross-entropies, over the captions for each picture and
     over the pictures for each caption (Radford et al. 2021, figure 3): ().
 
-    image, text: (b, d) of length 1, row i of one belonging to row i of the other. scale: 1 / temperature.
-    also: (b, b) bool, [i, j] where caption i is true of picture j too: that pair is left out, for it is no negative.
+    image: (b, d), text: (b + m, d), both of length 1, row i of one belonging to row i of the other. Where there are m
+    more texts, they belong to no picture: captions made wrong, that a picture must not choose (Yuksekgonul et al.
+    2023, section 4). scale: 1 / temperature.
+    also: (b + m, b) bool, [i, j] where caption i is true of picture j too: that pair is left out, for it is no
+    negative.
     """
-    if image.shape != text.shape or image.ndim != 2:
-        raise ValueError(f"image and text must be (b, d) alike; got {tuple(image.shape)} and {tuple(text.shape)}.")
-    logits, own = scale * text @ image.T, torch.arange(len(text), device=text.device)  # (captions, pictures)
+    if image.ndim != 2 or text.ndim != 2 or image.shape[1] != text.shape[1] or len(text) < len(image):
+        raise ValueError(
+            f"image and text must be (b, d) alike, or text have more rows; got {tuple(image.shape)} and "
+            f"{tuple(text.shape)}."
+        )
+    logits, own = scale * text @ image.T, torch.arange(len(image), device=text.device)  # (captions, pictures)
     if also is not None:
-        logits = logits.masked_fill(also & (own[:, None] != own), float("-inf"))
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        logits = logits.masked_fill(also & ~torch.eye(*also.shape, dtype=torch.bool, device=also.device), float("-inf"))
+    return (F.cross_entropy(logits[: len(own)], own) + F.cross_entropy(logits.T, own)) / 2
 
 
 # Autoencoder ----------------------------------------------------------------------------------------------------------
@@ -227,7 +233,7 @@ def perceptual_distance(features: Callable[[Tensor], list[Tensor]], x: Tensor, y
 
 
 class AutoencoderLoss(NamedTuple):
-    """The parts, each (): mean absolute error of a channel of a pixel, KL in nats an element of z, perceptual."""
+    """The parts, each (): mean squared error of a channel of a pixel, KL in nats an element of z, perceptual."""
 
     pixels: Tensor
     kl: Tensor
@@ -242,4 +248,4 @@ def autoencoder_losses(
     q = vae.encode(x)
     y = vae.decode(q.sample(generator))
     kl = q.kl(Gaussian(torch.zeros_like(q.mean), torch.ones_like(q.var)))
-    return AutoencoderLoss((x - y).abs().mean(), kl.mean(), perceptual_distance(features, x, y).mean())
+    return AutoencoderLoss((x - y).square().mean(), kl.mean(), perceptual_distance(features, x, y).mean())

@@ -61,7 +61,7 @@ def test_the_losses_by_hand():
     pixels, kl, perceptual = autoencoder_losses(vae, x, eye.features, seeded(1))
     q = vae.encode(x)
     y = vae.decode(q.mean + q.var.sqrt() * torch.randn(q.mean.shape, generator=seeded(1)))
-    torch.testing.assert_close(pixels, F.l1_loss(y, x))
+    torch.testing.assert_close(pixels, F.mse_loss(y, x))
     theirs = torch.distributions.kl_divergence(
         torch.distributions.Normal(q.mean, q.var.sqrt()), torch.distributions.Normal(0.0, 1.0)
     )

@@ -12,12 +12,12 @@ from stats import seeded
 from torch import Tensor
 
 from ddpm_edu import captions
-from ddpm_edu.captions import ATTRIBUTES, describes, facts, neutral, read, say, swapped
+from ddpm_edu.captions import ATTRIBUTES, VALUES, describes, facts, misread, neutral, read, say, swapped
 from ddpm_edu.data import emoji, lookalikes
 from ddpm_edu.metrics import retrieval
 from ddpm_edu.nets.clip import CLIP, ImageEncoder, TextEncoder, until_end
 from ddpm_edu.objectives import contrastive_loss
-from ddpm_edu.recipes.clip import shifted
+from ddpm_edu.recipes.clip import moved
 from ddpm_edu.tokenizer import END, FIRST, PIECE, START, Tokenizer
 
 # Tokenizer ------------------------------------------------------------------------------------------------------------
@@ -152,12 +152,12 @@ def test_swapped():
 def test_describes_by_hand():
     truth = torch.tensor([[0, 1, 2, 0, 0], [0, 1, 3, 0, 0], [0, 1, 2, 0, 1], [4, 1, 2, 0, 0]])
     states = torch.ones(4, 5, dtype=torch.bool)
-    assert (describes(states, truth) == torch.eye(4, dtype=torch.bool)).all()
+    assert (describes(states, truth, truth) == torch.eye(4, dtype=torch.bool)).all()
     states[0, 2] = False  # caption 0 names no tone: true of picture 1 as well
     states[2, 4] = False  # caption 2 names no style: true of picture 0 as well
     expected = torch.eye(4, dtype=torch.bool)
     expected[0, 1] = expected[2, 0] = True
-    assert (describes(states, truth) == expected).all()
+    assert (describes(states, truth, truth) == expected).all()
 
 
 def test_facts_tell_any_two_pictures_apart():
@@ -299,9 +299,38 @@ def test_a_pair_that_is_no_negative_is_left_out():
     torch.testing.assert_close(contrastive_loss(image, text, 5.0, also), by_hand / 6)
 
 
+def test_captions_of_no_picture_are_wrong_answers_for_pictures_alone():
+    """They stand among the captions that a picture chooses from; no picture is asked for them."""
+    image, text = unit(3, 8), unit(5, 8, seed=1)
+    logits, own = 4 * text @ image.T, torch.arange(3)
+    by_hand = (F.cross_entropy(logits[:3], own) + F.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(contrastive_loss(image, text, 4.0), by_hand)
+    also = torch.zeros(5, 3, dtype=torch.bool)
+    also[3:] = True  # wrong captions that turn out true of all pictures: as if they were not there
+    torch.testing.assert_close(contrastive_loss(image, text, 4.0, also), contrastive_loss(image, text[:3], 4.0))
+
+
+def test_misread_has_one_attribute_wrong():
+    """Whatever is drawn; and the caption says so, and is true of no picture of the thing."""
+    rows = emoji("train").rows[::40]
+    seen = set()
+    for row, u in zip(rows, torch.rand(len(rows), generator=seeded()).tolist(), strict=True):
+        wrong = misread(row, u)
+        differ = [name for name in VALUES if getattr(row, name) != getattr(wrong, name)]
+        assert len(differ) == 1
+        assert wrong.caption == swapped(row, differ[0])[getattr(wrong, differ[0])] != row.caption
+        states = torch.ones(1, len(ATTRIBUTES), dtype=torch.bool)
+        assert not describes(states, facts([wrong]), facts([row])).any()
+        seen.add(differ[0])
+    assert seen == set(VALUES)
+    assert misread(rows[0], 0.0) != misread(rows[0], 0.999999)
+
+
 def test_contrastive_loss_refuses_other_shapes():
     with pytest.raises(ValueError, match="must be"):
-        contrastive_loss(unit(3, 8), unit(4, 8), 1.0)
+        contrastive_loss(unit(4, 8), unit(3, 8), 1.0)
+    with pytest.raises(ValueError, match="must be"):
+        contrastive_loss(unit(4, 8), unit(4, 7), 1.0)
 
 
 def test_retrieval_by_hand():
@@ -313,13 +342,33 @@ def test_retrieval_by_hand():
         retrieval(text, image)
 
 
-def test_shifted():
-    x = torch.randn(200, 3, 8, 8, generator=seeded())
-    y = shifted(x, 2, seeded(1))
-    places = set()
-    for before, after in zip(x, y, strict=True):
-        padded = F.pad(before, (2, 2, 2, 2), value=1.0)
-        found = [(i, j) for i in range(5) for j in range(5) if torch.equal(padded[:, i : i + 8, j : j + 8], after)]
-        assert len(found) == 1
-        places.add(found[0])
-    assert len(places) == 25
+def test_moved_by_whole_pixels_is_a_shift():
+    """Each picture by its own, within the bound, and white comes in."""
+    x = torch.rand(64, 3, 16, 16, generator=seeded()) * 2 - 1
+    assert torch.allclose(moved(x, 0, 0, 0, seeded()), x, atol=1e-5)
+    dot = torch.ones(200, 3, 17, 17)
+    dot[:, :, 8, 8] = -1  # black, in the middle of white
+    y = moved(dot, 3, 0, 0, seeded(1))
+    assert y.min() >= -1.001
+    assert y.max() <= 1.001
+    weight = (1 - y[:, 0]) / 2
+    torch.testing.assert_close(weight.sum((1, 2)), torch.ones(200), atol=1e-4, rtol=0)
+    at = torch.arange(17.0) - 8
+    places = torch.stack([(weight.sum(1) * at).sum(1), (weight.sum(2) * at).sum(1)])
+    assert 2.8 < places.abs().max() <= 3.001
+    assert places.mean(1).abs().max() < 0.4
+
+
+def test_moved_turns_and_zooms():
+    """A dot at (0, r) from the middle comes to r scale, at the angle it was turned by; both within their bounds."""
+    r, x = 12, torch.ones(300, 3, 49, 49)
+    x[:, :, 23:26, 24 + r - 1 : 24 + r + 2] = -1
+    weight = (1 - moved(x, 0, 0.2, 10, seeded(2))[:, 0]).clamp(min=0)
+    weight = weight / weight.sum((1, 2), keepdim=True)
+    at = torch.arange(49.0) - 24
+    across, down = (weight.sum(1) * at).sum(1), (weight.sum(2) * at).sum(1)
+    radius, angle = (across**2 + down**2).sqrt() / r, torch.atan2(down, across).rad2deg()
+    assert 0.79 < radius.min() < 0.83
+    assert 1.17 < radius.max() < 1.21
+    assert 9 < angle.abs().max() < 10.5
+    assert abs(angle.mean()) < 1
