@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ddpm_edu.nets.vae import VAE
 
 
 class Codec(Protocol):
@@ -59,3 +62,27 @@ class Binary:
 
     def decode(self, x_0: Tensor) -> Tensor:
         return Pixels().decode(2 * x_0 - 1)
+
+
+class Latents:
+    """Colour pictures, uint8 (b, h, w, 3) <-> x_0, the autoencoder's latents at about unit variance, (b, c, h', w').
+
+    vae: its z are pictures themselves. scale: what z, the mean of q(z | x), is multiplied by (Rombach et al. 2022,
+    appendix G): 1 / the deviation of z over the training pictures.
+    """
+
+    def __init__(self, vae: VAE, scale: float) -> None:
+        if not scale > 0:
+            raise ValueError(f"scale must be above 0: 1 / the deviation of the latents; got {scale}.")
+        self.vae, self.scale, self.pixels = vae, scale, Pixels()
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        device = next(self.vae.parameters()).device
+        parts = self.pixels.encode(x).split(100)  # the layers' maps of a whole split would fill the memory
+        return torch.cat([self.vae.encode(part.to(device)).mean for part in parts]) * self.scale
+
+    @torch.no_grad()
+    def decode(self, x_0: Tensor) -> Tensor:
+        device = next(self.vae.parameters()).device
+        return torch.cat([self.pixels.decode(self.vae(part.to(device) / self.scale)) for part in x_0.split(100)])

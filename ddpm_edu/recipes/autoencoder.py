@@ -39,7 +39,7 @@ class Autoencoder(Recipe):
     batch: int = 12  # many small steps do more here than fewer large ones in the same time
     lr: float = 1e-3
     decay: float = 0.995
-    steps: int = 9_000
+    steps: int = 8_000
     seed: int = 0
 
     def networks(self) -> dict[str, VAE]:

@@ -84,9 +84,7 @@ class Clip(Recipe):
         return torch.arange(len(emoji("train").rows))
 
     def batches(self, data: Tensor) -> Callable[[torch.Generator], Tensor]:
-        roles = [row.role for row in emoji("train").rows]
-        code = {role: k for k, role in enumerate(sorted(set(roles)))}
-        return lookalikes(torch.tensor([code[role] for role in roles]), self.batch, self.alike, self.balance)
+        return lookalikes(roles(emoji("train").rows), self.batch, self.alike, self.balance)
 
     @torch.no_grad()
     def quality(self, model: CLIP) -> dict[str, Any]:
@@ -113,6 +111,7 @@ class Judge(Clip):
     layers: int = 3
     widths: tuple[int, ...] = (64, 112, 128)
     swaps: int = 48
+    steps: int = 4_500
     seed: int = 1
 
 
@@ -139,6 +138,12 @@ def reads(model: CLIP, image: Tensor, rows: Sequence[Emoji], attribute: str, by:
     text = text.view(len(said), len(values), -1)
     nearest = (text @ image[[k for k, _, _ in said]][..., None])[..., 0].argmax(1)
     return nearest == torch.tensor([values.index(getattr(row, attribute)) for _, row, _ in said])
+
+
+def roles(rows: Sequence[Emoji]) -> Tensor:
+    """The role of each picture as a number, (n,) int64: the groups of `data.lookalikes`."""
+    code = {role: k for k, role in enumerate(sorted({row.role for row in rows}))}
+    return torch.tensor([code[row.role] for row in rows])
 
 
 def moved(x: Tensor, shift: float, zoom: float, turn: float, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,155 @@
+"""From a sentence to a picture: a latent diffusion model of the emoji (Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ddpm_edu import captions
+from ddpm_edu.codec import Latents
+from ddpm_edu.data import emoji, lookalikes
+from ddpm_edu.denoiser import Denoiser, guided, v
+from ddpm_edu.nets.clip import CLIP
+from ddpm_edu.nets.layers import Tokens
+from ddpm_edu.nets.unet import UNet
+from ddpm_edu.objectives import diffusion_errors, diffusion_loss
+from ddpm_edu.process import Process
+from ddpm_edu.recipes.base import Generative
+from ddpm_edu.recipes.clip import Clip, roles
+from ddpm_edu.samplers import ddim
+from ddpm_edu.training import Learner, Update, cosine
+
+
+@dataclass(frozen=True)
+class Text2Image(Generative):
+    """A UNet that denoises the autoencoder's latents while it reads CLIP's tokens: with both, which come trained and
+    stay as they are, a text-to-image model."""
+
+    name: ClassVar[str] = "text2image"
+    ships: ClassVar[str] = "denoise"
+    noise_shape: ClassVar[tuple[int, ...]] = (4, 16, 16)
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 12_000}, "gpu": {"batch": 256, "steps": 30_000}}
+    looks: ClassVar[int] = 12
+
+    T: int = 1000
+    widths: tuple[int, ...] = (64, 144, 144)
+    blocks: int = 2
+    attend: tuple[int, ...] = (1, 2)
+    scale: float = 1.087  # of the latents: 1 / their deviation over the training pictures
+    drop: float = 0.1  # so many captions are left empty, which is what guidance compares with
+    balance: float = 0.5  # 0: a role is drawn as often as it has pictures; 1: all roles equally often
+    batch: int = 48
+    lr: float = 1e-3
+    decay: float = 0.999
+    steps: int = 30_000
+    seed: int = 0
+
+    @cached_property
+    def _clip(self) -> tuple[Clip, CLIP]:
+        return _shipped("clip")
+
+    @cached_property
+    def codec(self) -> Latents:  # type: ignore[override]
+        return Latents(_shipped("autoencoder")[1], self.scale)
+
+    def read(self, texts: Sequence[str]) -> Tokens:
+        """What the denoiser reads of texts: the text encoder's tokens (b, n, d). The empty text is the null token."""
+        recipe, clip = self._clip
+        tokens = captions.read(texts, captions.tokenizer(recipe.merges))
+        with torch.no_grad():
+            return clip.text(tokens.to(clip.log_scale.device))
+
+    def networks(self) -> dict[str, Denoiser]:
+        net = UNet(self.noise_shape[0], self.widths, self.blocks, self.attend, d_cond=self._clip[0].d)
+        return {"denoise": Denoiser(Process.cosine(self.T), net, v)}
+
+    def learner(self, net: Denoiser) -> Learner[Denoiser]:
+        return Learner(net, self.lr, cosine(self.steps), decay=self.decay)
+
+    def data(self) -> Tensor:
+        """The pictures' numbers: what is said of them is new in every batch."""
+        return torch.arange(len(emoji("train").rows))
+
+    def batches(self, data: Tensor) -> Callable[[torch.Generator], Tensor]:
+        return lookalikes(roles(emoji("train").rows), self.batch, 1, self.balance)
+
+    def update(self, learners: dict[str, Learner]) -> Update:
+        images, rows = emoji("train")
+        denoise = learners["denoise"].net
+        self._to(denoise)
+        latents = self.codec.encode(images)
+
+        def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+            which = which.cpu()
+            u = torch.rand(len(which), 6, generator=generator).tolist()
+            said = [captions.say(rows[i], draw).text for i, (_, *draw) in zip(which.tolist(), u, strict=True)]
+            cond = self.read([text if drop >= self.drop else "" for text, (drop, *_) in zip(said, u, strict=True)])
+            yield "denoise", diffusion_loss(denoise, latents[which.to(latents.device)], cond, generator)
+
+        return update
+
+    @torch.no_grad()
+    def generate(
+        self, model: Denoiser, noise: Tensor, steps: int | None = None, texts: Sequence[str] = (), w: float = 3.0
+    ) -> Tensor:
+        """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance, which the codec decodes: DDIM, in
+        25 steps unless told, guided by w."""
+        if len(texts) != len(noise):
+            raise ValueError(f"Each picture needs a text: got {len(noise)} pictures and {len(texts)} texts.")
+        self._to(model)
+        denoise = guided(model, self.read([""]), w)
+        *_, last = ddim(denoise, noise, model.process.timesteps(25 if steps is None else steps), self.read(texts))
+        return last.x_t
+
+    @torch.no_grad()
+    def quality(self, model: Denoiser) -> dict[str, Any]:
+        """The loss on val, with the canonical captions: mean, and deviation over 4 draws of times and noises; of the
+        pictures with a skin tone and of the rest."""
+        self._to(model)
+        images, rows = emoji("val")
+        x_0, generator = self.codec.encode(images), torch.Generator().manual_seed(0)
+        conds = [self.read([row.caption for row in rows[i : i + 100]]) for i in range(0, len(rows), 100)]
+        draws = []
+        for _ in range(4):
+            t = torch.randint(1, self.T + 1, (len(rows),), generator=generator)
+            eps = torch.randn(x_0.shape, generator=generator).to(x_0)
+            parts = zip(x_0.split(100), t.split(100), eps.split(100), conds, strict=True)
+            draws.append(torch.cat([diffusion_errors(model, *part).cpu() for part in parts]))
+        errors, toned = torch.stack(draws), torch.tensor([bool(row.tone) for row in rows])
+        found = {
+            "val_loss": errors.mean(),
+            "deviation": errors.mean(1).std(),
+            "with_tone": errors[:, toned].mean(),
+            "without": errors[:, ~toned].mean(),
+        }
+        return {name: round(value.item(), 4) for name, value in found.items()} | {
+            "n": f"{len(rows)} pictures of val x {len(draws)} draws"
+        }
+
+    @torch.no_grad()
+    def picture(self, model: Denoiser) -> Tensor:
+        """What it makes of sixteen captions of val, one noise each, and below each row the true pictures."""
+        images, rows = emoji("val")
+        which = torch.linspace(0, len(images) - 1, 16).long()
+        noise = torch.randn(16, *self.noise_shape, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(next(model.parameters()).device)
+        made = self.codec.decode(self.generate(model, noise, texts=[rows[i].caption for i in which.tolist()])).cpu()
+        true = images[which]
+        return torch.stack([made.view(2, 8, 64, 64, 3), true.view(2, 8, 64, 64, 3)], 1).flatten(0, 2)
+
+    def _to(self, denoise: Denoiser) -> None:
+        """The other two parts to where the denoiser is."""
+        device = next(denoise.parameters()).device
+        self._clip[1].to(device)
+        self.codec.vae.to(device)
+
+
+def _shipped(name: str) -> Any:
+    from ddpm_edu import pretrained  # which knows all recipes, this one too
+
+    return pretrained.read(pretrained.shipped(name))

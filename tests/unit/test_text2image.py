@@ -1,0 +1,140 @@
+"""The recipe of the text-to-image model, with small parts in place of the shipped ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stats import seeded
+
+from ddpm_edu import checkpoint
+from ddpm_edu.codec import Latents, Pixels
+from ddpm_edu.data import Captioned, emoji
+from ddpm_edu.denoiser import Denoiser
+from ddpm_edu.recipes import text2image
+from ddpm_edu.recipes.autoencoder import Autoencoder
+from ddpm_edu.recipes.clip import Clip
+from ddpm_edu.recipes.text2image import Text2Image
+from ddpm_edu.samplers import ddim
+
+SMALL = Text2Image(widths=(16, 16, 16), blocks=1, attend=(2,), batch=4, steps=4, T=20)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained and small; and a few pictures of each split."""
+    parts = {
+        "clip": Clip(d=32, layers=1, widths=(16,), blocks=1, patch=8),
+        "autoencoder": Autoencoder(widths=(16,), blocks=(1,), patch=4),
+    }
+    models = {name: (recipe, recipe.model().requires_grad_(False).eval()) for name, recipe in parts.items()}
+    monkeypatch.setattr(text2image, "_shipped", models.__getitem__)
+
+    def few(split: str) -> Captioned:
+        images, rows = emoji(split)
+        return Captioned(images[::100][:40], rows[::100][:40])
+
+    monkeypatch.setattr(text2image, "emoji", few)
+
+
+def trained(recipe: Text2Image, path: Path | None = None, until: int | None = None) -> Denoiser:
+    learners = recipe.learners()
+    steps = recipe.train(learners, path, progress=False)
+    for step in steps:
+        assert step.losses["denoise"] < 10
+        if step.step == until:
+            steps.close()
+    return learners["denoise"].net
+
+
+def test_resumes_exactly(tmp_path: Path):
+    whole = trained(SMALL)
+    trained(SMALL, tmp_path / "c.safetensors", until=2)
+    assert checkpoint.load(tmp_path / "c.safetensors")["step"] == 2
+    again = trained(SMALL, tmp_path / "c.safetensors")
+    for p, q in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_only_the_denoiser_is_trained():
+    recipe = SMALL
+    before = [p.clone() for part in (recipe._clip[1], recipe.codec.vae) for p in part.parameters()]
+    net = trained(recipe)
+    after = [p for part in (recipe._clip[1], recipe.codec.vae) for p in part.parameters()]
+    assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
+    assert any(not torch.equal(p, q) for p, q in zip(recipe.model().parameters(), net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("drop", "low", "high"), [(0.0, 0, 0), (0.5, 0.3, 0.7), (1.0, 1, 1)])
+def test_captions_are_left_empty_as_often_as_told(monkeypatch, drop: float, low: float, high: float):
+    said: list[str] = []
+    real = Text2Image.read
+
+    def read(self: Text2Image, texts: Sequence[str]) -> Any:
+        said.extend(texts)
+        return real(self, texts)
+
+    monkeypatch.setattr(Text2Image, "read", read)
+    recipe = Text2Image(widths=(16, 16, 16), blocks=1, attend=(2,), batch=40, steps=3, T=20, drop=drop)
+    trained(recipe)
+    assert len(said) == 120
+    assert low <= sum(text == "" for text in said) / len(said) <= high
+
+
+def test_it_learns_what_text_belongs_to_what_picture():
+    """Two captions, two plain latents: after some steps the prediction follows the caption, not the other one."""
+    recipe = Text2Image(widths=(16, 16, 16), blocks=1, attend=(2,), T=20)
+    learner = recipe.learners()["denoise"]
+    texts = ["a red heart", "a green leaf"]
+    x_0 = torch.stack([torch.full((4, 16, 16), value) for value in (-1.0, 1.0)])
+    process, generator = learner.net.process, seeded()
+    for _ in range(60):
+        t = torch.full((2,), 18)
+        x_t = process.marginal(x_0, t).sample(generator)
+        learner.step((learner.net(x_t, t, recipe.read(texts)).x_0 - x_0).square().mean())
+    x_t = torch.randn(1, 4, 16, 16, generator=seeded(1)).expand(2, -1, -1, -1)
+    low, high = learner.net(x_t, torch.full((2,), 18), recipe.read(texts)).x_0.mean((1, 2, 3))
+    assert low < -0.5
+    assert high > 0.5
+
+
+def test_guidance_of_one_is_plain_sampling_and_of_none_ignores_the_text():
+    recipe, noise = SMALL, torch.randn(2, 4, 16, 16, generator=seeded())
+    model = trained(recipe).requires_grad_(False)
+    for head in model.net.head.parameters():
+        torch.nn.init.normal_(head, std=0.5)  # after so few steps the text hardly matters
+    texts = ["a red heart", "a green leaf"]
+    *_, plain = ddim(model, noise, model.process.timesteps(5), recipe.read(texts))
+    torch.testing.assert_close(recipe.generate(model, noise, 5, texts, w=1), plain.x_t, atol=1e-4, rtol=1e-4)
+    *_, empty = ddim(model, noise, model.process.timesteps(5), recipe.read([""]))
+    torch.testing.assert_close(recipe.generate(model, noise, 5, texts, w=0), empty.x_t, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="Each picture needs a text"):
+        recipe.generate(model, noise, 5, texts[:1])
+
+
+def test_quality_and_picture():
+    recipe = SMALL
+    model = trained(recipe).requires_grad_(False)
+    quality = recipe.quality(model)
+    assert quality == recipe.quality(model)
+    assert min(quality["with_tone"], quality["without"]) <= quality["val_loss"]
+    assert max(quality["with_tone"], quality["without"]) >= quality["val_loss"]
+    picture = recipe.picture(model)
+    assert picture.shape == (32, 64, 64, 3)
+    true = text2image.emoji("val").images
+    assert torch.equal(picture[8], true[0])
+    assert torch.equal(picture[31], true[-1])
+
+
+def test_latents_are_the_mean_scaled_and_come_back():
+    _, vae = text2image._shipped("autoencoder")
+    images = emoji("val").images[:3]
+    mean = vae.encode(Pixels().encode(images)).mean
+    latents = Latents(vae, 2.5)
+    torch.testing.assert_close(latents.encode(images), 2.5 * mean)
+    assert torch.equal(latents.decode(2.5 * mean), Pixels().decode(vae(mean)))
+    with pytest.raises(ValueError, match="scale must be above 0"):
+        Latents(vae, 0)
