@@ -21,12 +21,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 from torch import Tensor
 
 __all__ = [
-    "ACCENT", "DATA", "GREY", "MODEL", "NOISE", "STYLE",
-    "Picture", "dots", "figure", "grid", "histogram", "scatter", "show_grid", "show_images",
+    "ACCENT", "DATA", "GREY", "MODEL", "NOISE", "PARTS", "STYLE",
+    "Picture", "dots", "figure", "grid", "histogram", "parts", "scatter", "show_grid", "show_images",
 ]  # fmt: skip
 
 # Colours that colour-blind eyes tell apart (Okabe and Ito, "Color universal design", 2008), named for what they show.
@@ -270,3 +271,70 @@ def show_images(batches: Mapping[str, Tensor | np.ndarray], columns: int | None 
 def show_grid(images: Tensor | np.ndarray, title: str = "", columns: int | None = None, height: float = 3.6) -> Figure:
     """One batch of pictures, as `grid` takes it, under a title."""
     return show_images({title: images}, columns, height)
+
+
+# The three parts of a text-to-image model, in the order in which a sentence goes through them.
+PARTS = ("text encoder", "generation model", "decoder")
+
+
+def parts(lit: str | None = None) -> Figure:
+    """The text-to-image model of the course: its three parts and the shapes of what goes from one to the next.
+
+    lit: the part, one of `PARTS`, that is drawn in full colour; None: all are pale. Below, in grey, the encoder, which
+    in training alone turns pictures into the latents that the generation model learns. Another name: ValueError.
+    """
+    if lit is not None and lit not in PARTS:
+        raise ValueError(f"There is no part {lit!r}; the parts are {', '.join(map(repr, PARTS))}.")
+    fig = _Figure(figsize=(9.6, 3.0))
+    FigureCanvasAgg(fig)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 9.6), ylim=(0, 3))  # inches
+    ax.set_axis_off()
+    dark, light, up, down = "#222222", "#767676", 2.4, 0.6  # the two rows are drawn at the heights up and down
+
+    def box(x: float, y: float, width: float, name: str, below: str) -> None:
+        full, is_part = name == lit, name in PARTS
+        white = 0.0 if full else 0.82 if is_part else 1.0
+        fill = [white + (1 - white) * c for c in to_rgb(MODEL)]
+        patch = FancyBboxPatch((x - width / 2 + 0.08, y - 0.34), width - 0.16, 0.68, boxstyle="round,pad=0.08")
+        patch.set(facecolor=fill, edgecolor=MODEL if is_part else light, linewidth=2.5 if full else 1.2)
+        ax.add_patch(patch)
+        color = dark if is_part else light
+        ax.text(x, y + 0.13, name, ha="center", va="center", size=12, color=color, weight="bold" if full else "normal")
+        ax.text(x, y - 0.15, below, ha="center", va="center", size=11, color=color)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], training: bool = False) -> None:
+        line: dict[str, Any] = {
+            "color": light if training else dark,
+            "linewidth": 1.4,
+            "linestyle": "--" if training else "-",
+        }
+        ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, shrinkA=0, shrinkB=0, **line))
+
+    def named(x: float, y: float, name: str, shape: str, color: str = dark) -> None:
+        """What an arrow carries: its name above the arrow, its shape below."""
+        ax.text(x, y + 0.08, name, ha="center", va="bottom", size=11, color=color)
+        ax.text(x, y - 0.09, shape, ha="center", va="top", size=11, color=color)
+
+    arrow((0.1, up), (1.2, up))
+    named(0.62, up, "sentence", "a string")
+    box(1.9, up, 1.4, "text encoder", "transformer")
+    arrow((2.6, up), (3.65, up))
+    named(3.1, up, "tokens", "(n, 192)")
+    box(4.6, up, 1.9, "generation model", "UNet, t = T, ..., 1")
+    arrow((5.55, up), (6.75, up))
+    named(6.12, up, "latent", "(4, 16, 16)")
+    box(7.35, up, 1.2, "decoder", "of the VAE")
+    arrow((7.95, up), (9.4, up))
+    named(8.65, up, "picture", "(64, 64, 3)")
+
+    arrow((4.1, 1.02), (4.1, up - 0.42))
+    ax.text(4.1, 0.97, "noise\n(4, 16, 16)", ha="center", va="top", size=11, color=dark)
+    arrow((9.4, down), (7.95, down), training=True)
+    named(8.65, down, "picture", "(64, 64, 3)", light)
+    box(7.35, down, 1.2, "encoder", "of the VAE")
+    ax.plot((6.75, 5.1), (down, down), color=light, linewidth=1.4, linestyle="--")
+    arrow((5.1, down), (5.1, up - 0.42), training=True)
+    named(5.95, down, "latent", "(4, 16, 16)", light)
+    ax.text(7.35, 1.2, "in training only", ha="center", va="center", size=11, color=light, style="italic")
+    return fig

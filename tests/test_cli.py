@@ -92,6 +92,23 @@ def test_train_help_lists_models_and_their_fields(capsys: pytest.CaptureFixture[
             assert words in text
 
 
+def test_help_of_the_models_of_text_to_image_needs_no_jupyter():
+    """The real recipes with their presets: what trains on a machine of others imports nothing of a notebook's."""
+    code = (
+        "import sys, ddpm_edu.cli as cli\n"
+        "from ddpm_edu import viz\n"  # draws on the way
+        "for name in ('clip', 'judge', 'autoencoder'):\n"
+        "    try: cli.main(['train', name, '--preset', 'laptop', '--help'])\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'jupyter_client', 'jupyterlab', 'IPython', 'ipywidgets', 'anywidget'} & set(sys.modules)))"
+    )
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert text.splitlines()[-1] == "[]"
+    assert text.count("--preset {laptop,gpu}") == 6  # usage and options of three
+    assert "--swaps INT" in text
+    assert "--perceptual FLOAT" in text
+
+
 def test_train_passes_defaults(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["train", "toy"]) == 0
     assert capsys.readouterr().out.startswith(f"{Toy()} the learners runs/toy/checkpoint.safetensors\n")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +14,14 @@ import torch.nn.functional as F
 from stats import assert_average, seeded
 from torch import Tensor
 
+from ddpm_edu import pretrained
+from ddpm_edu.data import Captioned, emoji
 from ddpm_edu.metrics import psnr
 from ddpm_edu.nets.autoencoder import autoencoder
 from ddpm_edu.nets.clip import ImageEncoder
 from ddpm_edu.objectives import autoencoder_losses, perceptual_distance
+from ddpm_edu.recipes.autoencoder import Autoencoder, rebuild
+from ddpm_edu.training import Learner
 
 SMALL = {"widths": (16, 32), "blocks": (1, 1), "side": 16}
 
@@ -99,3 +107,110 @@ def test_psnr():
     assert psnr(x, x + 0.1) == pytest.approx(10 * math.log10(4 / 0.01), abs=1e-4)
     with pytest.raises(ValueError, match="one shape"):
         psnr(x, x[1:])
+
+
+# Recipe ---------------------------------------------------------------------------------------------------------------
+
+TINY = replace(Autoencoder(), widths=(8,), blocks=(1,), patch=4, batch=4, steps=6)
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A small eye that is not trained, in the place of the shipped CLIP; 24 pictures of each split; and what was asked
+    for: models and splits."""
+    torch.manual_seed(0)
+    eye = ImageEncoder((8, 16), 1, patch=8).requires_grad_(False).eval()
+    parts = SimpleNamespace(eye=eye, models=[], splits=[])
+
+    def load(name: str) -> SimpleNamespace:
+        parts.models.append(name)
+        return SimpleNamespace(image=eye)
+
+    def some(split: str, *more: str) -> Captioned:
+        parts.splits.extend([split, *more])
+        images, rows = emoji(split, *more)
+        return Captioned(images[::7][:24], rows[::7][:24])
+
+    monkeypatch.setattr(pretrained, "load", load)
+    monkeypatch.setattr("ddpm_edu.recipes.autoencoder.emoji", some)
+    return parts
+
+
+def finish(recipe: Autoencoder, path: Path | None = None, stop: int | None = None) -> tuple[Learner, list[float]]:
+    """Trains on from the file `path`, to the end or to step `stop`; the learner and the losses."""
+    learners, losses = recipe.learners(), []
+    loop = recipe.train(learners, path, progress=False)
+    for step, loss in loop:
+        losses.append(loss["autoencoder"])
+        if step == stop:
+            break
+    loop.close()
+    return learners["autoencoder"], losses
+
+
+def test_the_recipe_resumes_exactly(parts: SimpleNamespace, tmp_path: Path):
+    """Stopped after two steps and resumed: the very losses, weights, averages and moments of an uninterrupted run. It
+    learns from train alone, sees with CLIP alone, and leaves it as it is."""
+    before = copy.deepcopy(parts.eye.state_dict())
+    whole, losses = finish(TINY)
+    path = tmp_path / "run.safetensors"
+    _, first = finish(TINY, path, stop=2)
+    resumed, rest = finish(TINY, path)
+    assert first + rest == losses
+    assert len(set(losses)) == 6
+    assert torch.tensor(losses).isfinite().all()
+    for part in ("net", "ema"):
+        for key, value in whole.state_dict()[part].items():
+            assert torch.equal(value, resumed.state_dict()[part][key]), (part, key)
+    for p, q in zip(whole.net.parameters(), resumed.net.parameters(), strict=True):
+        for key, value in whole.optimizer.state.get(p, {}).items():
+            assert torch.equal(value, resumed.optimizer.state[q][key]), key
+    assert set(parts.splits) == {"train"}
+    assert set(parts.models) == {"clip"}  # never the judge, which measures what comes out
+    assert all(torch.equal(value, before[key]) for key, value in parts.eye.state_dict().items())
+
+
+def test_the_recipe_learns(parts: SimpleNamespace):
+    """Two dozen pictures, 100 steps: what comes back is nearer than the best picture of one colour."""
+    recipe = replace(TINY, steps=100, lr=3e-3)
+    learner, losses = finish(recipe)
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    x = recipe.codec.encode(emoji("train").images[::7][:24])
+    _, y = rebuild(learner.net.eval(), x)
+    assert psnr(x, y) > psnr(x, x.mean((2, 3), keepdim=True).expand_as(x))
+
+
+def test_its_loss_is_the_weighted_sum(parts: SimpleNamespace):
+    learners = TINY.learners()
+    net = learners["autoencoder"].net
+    images = emoji("val").images[:2]
+    [(name, loss)] = list(TINY.update(learners)(images, seeded(3)))
+    assert name == "autoencoder"
+    pixels, kl, perceptual = autoencoder_losses(net, TINY.codec.encode(images), parts.eye.features, seeded(3))
+    torch.testing.assert_close(loss, pixels + TINY.kl * kl + TINY.perceptual * perceptual)
+
+
+def test_its_quality_and_its_picture_look_at_val_alone(parts: SimpleNamespace):
+    model = TINY.model().eval()
+    found, (images, _) = TINY.quality(model), emoji("val")
+    assert found.keys() == {"psnr", "deviation", "n"}
+    assert found["n"] == "24 pictures of val"
+    x = TINY.codec.encode(images[::7][:24])
+    z = model.encode(x).mean
+    assert found["psnr"] == pytest.approx(psnr(x, model(z)), abs=0.01)
+    assert found["deviation"] == pytest.approx(z.std().item(), abs=1e-3)
+    sheet = TINY.picture(model)
+    assert sheet.shape == (32, 64, 64, 3)
+    assert sheet.dtype == torch.uint8
+    assert torch.equal(sheet[0], images[0])  # a row of true pictures, and below it what comes back of them
+    back = TINY.codec.decode(rebuild(model, TINY.codec.encode(sheet[16:24]))[1])
+    assert (sheet[24:].int() - back.int()).abs().max() <= 1
+    assert set(parts.splits) == {"val"}
+
+
+def test_rebuild_decodes_the_mean():
+    model, x = TINY.model().eval(), pictures(102, 64)
+    z, y = rebuild(model, x)
+    assert z.shape == (102, 4, 16, 16)
+    torch.testing.assert_close(z[101:], model.encode(x[101:]).mean)
+    torch.testing.assert_close(y[101:], model(z[101:]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +15,13 @@ from torch import Tensor
 
 from ddpm_edu import captions
 from ddpm_edu.captions import ATTRIBUTES, VALUES, describes, facts, misread, neutral, read, say, swapped
-from ddpm_edu.data import emoji, lookalikes
+from ddpm_edu.data import ROOT, Captioned, Emoji, emoji, lookalikes
 from ddpm_edu.metrics import retrieval
 from ddpm_edu.nets.clip import CLIP, ImageEncoder, TextEncoder, until_end
 from ddpm_edu.objectives import contrastive_loss
-from ddpm_edu.recipes.clip import moved
+from ddpm_edu.recipes.clip import Clip, Judge, embed_images, embed_texts, moved, reads
 from ddpm_edu.tokenizer import END, FIRST, PIECE, START, Tokenizer
+from ddpm_edu.training import Learner
 
 # Tokenizer ------------------------------------------------------------------------------------------------------------
 
@@ -372,3 +375,160 @@ def test_moved_turns_and_zooms():
     assert 1.17 < radius.max() < 1.21
     assert 9 < angle.abs().max() < 10.5
     assert abs(angle.mean()) < 1
+
+
+# Recipes --------------------------------------------------------------------------------------------------------------
+
+TINY = {"d": 16, "layers": 1, "widths": (8, 16), "blocks": 1, "patch": 8, "batch": 8, "alike": 2, "steps": 6}
+SMALL = {"clip": replace(Clip(), **TINY), "judge": replace(Judge(), **TINY, swaps=3)}
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The recipe sees two dozen pictures of each split, people among them; returns the splits that it asked for."""
+    asked: list[str] = []
+
+    def some(split: str, *more: str) -> Captioned:
+        asked.extend([split, *more])
+        images, rows = emoji(split, *more)
+        people = [k for k, row in enumerate(rows) if all(swapped(row, name) for name in VALUES)][:16]
+        which = [*people, *(k for k, row in enumerate(rows) if not row.tone)][:24]
+        return Captioned(images[which], tuple(rows[k] for k in which))
+
+    monkeypatch.setattr("ddpm_edu.recipes.clip.emoji", some)
+    return asked
+
+
+def finish(recipe: Clip, path: Path | None = None, stop: int | None = None) -> tuple[Learner, list[float]]:
+    """Trains on from the file `path`, to the end or to step `stop`; the learner and the losses."""
+    learners, losses = recipe.learners(), []
+    loop = recipe.train(learners, path, progress=False)
+    for step, loss in loop:
+        losses.append(loss["clip"])
+        if step == stop:
+            break
+    loop.close()
+    return learners["clip"], losses
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_resumes_exactly(few: list[str], tmp_path: Path, name: str):
+    """Stopped after two steps and resumed: the very losses, weights, averages and moments of an uninterrupted run."""
+    whole, losses = finish(SMALL[name])
+    path = tmp_path / "run.safetensors"
+    _, first = finish(SMALL[name], path, stop=2)
+    resumed, rest = finish(SMALL[name], path)
+    assert first + rest == losses
+    assert len(set(losses)) == 6
+    assert torch.tensor(losses).isfinite().all()
+    for part in ("net", "ema"):
+        for key, value in whole.state_dict()[part].items():
+            assert torch.equal(value, resumed.state_dict()[part][key]), (part, key)
+    for p, q in zip(whole.net.parameters(), resumed.net.parameters(), strict=True):
+        for key, value in whole.optimizer.state[p].items():
+            assert torch.equal(value, resumed.optimizer.state[q][key]), key
+    assert set(few) == {"train"}
+
+
+def test_a_recipe_learns(few: list[str]):
+    """On two dozen pictures, in 80 steps: from the log of the batch's size, which is chance, well below it."""
+    _, losses = finish(replace(SMALL["clip"], steps=80, lr=3e-3, alike=1))
+    chance = torch.tensor(8.0).log()
+    assert torch.tensor(losses[:5]).mean() > 0.8 * chance
+    assert torch.tensor(losses[-10:]).mean() < 0.6 * chance
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_quality_looks_at_val_alone(few: list[str], name: str):
+    recipe = SMALL[name]
+    found = recipe.quality(recipe.model())
+    assert few == ["val"]
+    assert found.pop("n") == "24 pictures of val"
+    assert found.keys() == {"top_1", "top_5", "style", "tone", "gender"}
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found["top_1"] <= found["top_5"]
+
+
+def test_the_judge_is_another_model():
+    """Of the same sizes it still would start from other weights and see other batches: nothing is shared but data."""
+    clip, judge = SMALL["clip"], replace(SMALL["judge"], swaps=0)
+    a, b = (recipe.model().state_dict() for recipe in (clip, judge))
+    assert a.keys() == b.keys()
+    assert all(not torch.equal(a[key], b[key]) for key in a if a[key].unique().numel() > 1)
+    batches = clip.batches(clip.data())
+    assert not torch.equal(batches(seeded(clip.seed)), batches(seeded(judge.seed)))
+    assert Judge().d < Clip().d
+    assert Judge().swaps > 0
+
+
+def test_embeddings_do_not_depend_on_the_company(learned: Tokenizer):
+    """A picture among 101 others, a text among longer ones."""
+    model, (images, rows) = SMALL["clip"].model().eval(), emoji("val")
+    many = embed_images(model, images[:102])
+    assert many.shape == (102, 16)
+    torch.testing.assert_close(many[101:], embed_images(model, images[101:102]))
+    texts = ["red heart", *(row.caption for row in rows[:5])]
+    torch.testing.assert_close(embed_texts(model, texts, learned)[:1], embed_texts(model, texts[:1], learned))
+
+
+def test_reads_by_hand(monkeypatch: pytest.MonkeyPatch, learned: Tokenizer):
+    """Pictures that look like their caption are read right; those that look like it with another tone are not."""
+    rows = [row for row in emoji("val").rows if swapped(row, "tone")][:8]
+    heart = next(row for row in emoji("val").rows if not row.tone)  # nothing to read: no answer
+    texts = sorted({text for row in rows for text in swapped(row, "tone").values()})
+    place = {text: k for k, text in enumerate(texts)}
+
+    def one_hot(model: CLIP, texts: list[str], by: Tokenizer) -> Tensor:
+        return F.one_hot(torch.tensor([place[text] for text in texts]), len(place)).float()
+
+    monkeypatch.setattr("ddpm_edu.recipes.clip.embed_texts", one_hot)
+
+    def looks_like(row: Emoji, right: bool) -> str:
+        said = swapped(row, "tone")
+        return row.caption if right else next(text for tone, text in said.items() if tone != row.tone)
+
+    right = [True, False, False, True, True, False, True, True]
+    seen = [looks_like(row, good) for row, good in zip(rows, right, strict=True)]
+    image = torch.cat([one_hot(None, seen[:3], learned), torch.zeros(1, len(place)), one_hot(None, seen[3:], learned)])
+    assert reads(None, image, [*rows[:3], heart, *rows[3:]], "tone", learned).tolist() == right
+
+
+# The table of notebook 11 ---------------------------------------------------------------------------------------------
+
+
+def test_the_table_by_hand(monkeypatch: pytest.MonkeyPatch):
+    """Texts at right angles to each other. Five of eight pictures look like their captions, two like each other's, one
+    like its own caption with another tone."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import clip_table
+
+    by_base = {row.base: row for row in emoji("val").rows if swapped(row, "tone") and not swapped(row, "gender")}
+    rows = list(by_base.values())[:8]
+    texts = clip_table.said_of(rows)
+    assert len(set(texts)) == len(texts)
+    text = dict(zip(texts, torch.eye(len(texts)), strict=True))
+    other_tone = next(said for tone, said in swapped(rows[7], "tone").items() if tone != rows[7].tone)
+    looks = [*(row.caption for row in rows[:5]), rows[6].caption, rows[5].caption, other_tone]
+    found = clip_table.measure(torch.stack([text[one] for one in looks]), rows, text)
+    assert found["n"] == 8
+    assert found["top_1"]["share"] == 0.75  # no picture looks like caption 7, so none is nearer than its own
+    assert found["score"]["mean"] == pytest.approx(2.5 * 5 / 8)
+    assert found["reads"].keys() == {"style", "tone"}
+    right = 5 + sum(row.tone == "light" for row in rows[5:7])  # where all are equal the first is taken
+    assert found["reads"]["tone"]["share"] == pytest.approx(right / 8, abs=1e-4)
+    style, tone = found["below"]["style"], found["below"]["tone"]
+    assert style["n"] == tone["n"] == 8
+    assert style["mean"] == pytest.approx(2.5 * 5 / 8, abs=1e-4)
+    assert 0 < style["low"] < style["mean"] < style["high"] <= 2.5
+    assert style["score"] == 0
+    assert tone["score"] == pytest.approx(2.5 / 4 / 8, abs=1e-4)  # one wrong value of four, for one picture
+
+
+@pytest.mark.parametrize("n", [2, 3, 30, 595])
+def test_no_picture_keeps_its_caption(monkeypatch: pytest.MonkeyPatch, n: int):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import clip_table
+
+    order = clip_table.others(n)
+    assert (order != torch.arange(n)).all()
+    assert torch.equal(order.sort().values, torch.arange(n))

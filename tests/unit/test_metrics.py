@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from scipy.stats import binomtest
+from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 from stats import assert_average, seeded
@@ -12,7 +15,16 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ddpm_edu.metrics import clip_score, fid, frechet_distance, kid, precision_recall
+from ddpm_edu.metrics import (
+    bootstrap,
+    clip_score,
+    fid,
+    frechet_distance,
+    kid,
+    paired_kid,
+    precision_recall,
+    wilson,
+)
 
 
 def features(n: int, d: int = 6, seed: int = 0, shift: float = 0.0) -> Tensor:
@@ -101,6 +113,48 @@ def test_kid_by_scikit_learns_kernel():
     assert kid(x, y) == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_paired_kid_by_a_slow_loop():
+    x, y = features(7), features(7, seed=1)
+
+    def k(a: Tensor, b: Tensor) -> float:
+        return float((a.double() @ b.double() / 6 + 1) ** 3)
+
+    terms = [
+        k(x[i], x[j]) + k(y[i], y[j]) - k(x[i], y[j]) - k(x[j], y[i]) for i in range(7) for j in range(7) if i != j
+    ]
+    assert paired_kid(x, y) == pytest.approx(sum(terms) / 42, rel=1e-9)
+    many = features(301, 48)
+    assert paired_kid(many, many) == pytest.approx(0, abs=1e-9 * abs(kid(many, many)))
+
+
+def test_paired_kid_is_unbiased_where_the_rows_belong_together_and_kid_is_not():
+    """y = (x + z) / sqrt(2) has the distribution of x, but looks like its own x."""
+    x, z = torch.randn(2, 600, 20, 6, generator=seeded())
+    y = (x + z) / 2**0.5
+    assert_average(torch.tensor([paired_kid(*pair) for pair in zip(x, y, strict=True)]), 0.0)
+    biased = torch.tensor([kid(*pair) for pair in zip(x, y, strict=True)])
+    assert biased.mean() < -10 * biased.std() / 600**0.5
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (7, 10), (431, 595)])
+def test_wilson_is_scipys(right: int, n: int):
+    theirs = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=1e-4)  # 1.96 for 1.95996
+
+
+def test_bootstrap_is_that_of_scipy_and_of_the_normal_law():
+    values = torch.randn(400, generator=seeded()).exp()
+    found = bootstrap(values, 20_000, generator=seeded(1))
+    theirs = scipy_bootstrap((values.numpy(),), np.mean, n_resamples=20_000, method="percentile", rng=0)
+    assert found == pytest.approx(tuple(theirs.confidence_interval), abs=0.01)
+    assert found.low < values.mean() < found.high
+    half = 1.96 * values.std().item() / 20
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+    assert bootstrap(values, generator=seeded(2)) == bootstrap(values, generator=seeded(2))
+    narrow = bootstrap(values, level=0.5, generator=seeded(2))
+    assert found.low < narrow.low < narrow.high < found.high
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_precision_recall_by_scikit_learns_neighbours(k: int):
     real, generated = features(80), features(60, seed=1, shift=1.0)
@@ -148,6 +202,12 @@ def test_clip_score():
         (lambda: frechet_distance(*2 * (torch.zeros(2), torch.tensor([[1.0, 2], [3, 4]]))), "symmetric and finite"),
         (lambda: frechet_distance(*2 * (torch.zeros(2), torch.full((2, 2), torch.nan))), "symmetric and finite"),
         (lambda: clip_score(torch.zeros(3, 2), torch.zeros(2, 2)), r"\(b, d\) alike"),
+        (lambda: paired_kid(torch.zeros(3, 2), torch.zeros(4, 2)), "belong together; got 3 and 4 rows"),
+        (lambda: wilson(4, 3), "0 to n of them right; got 4 of 3"),
+        (lambda: wilson(0, 0), "1 or more"),
+        (lambda: bootstrap(torch.zeros(2, 2)), r"2 values or more, \(n,\), all finite; got shape \(2, 2\)"),
+        (lambda: bootstrap(torch.full((3,), torch.nan)), "all finite"),
+        (lambda: bootstrap(torch.zeros(3), level=1.0), r"a level in \(0, 1\); got 1000 and 1\.0"),
     ],
 )
 def test_bad_features_get_a_sentence(call, words: str):
