@@ -21,7 +21,7 @@ from ddpm_edu.training import Learner, Update, cosine
 
 @dataclass(frozen=True)
 class Autoencoder(Recipe):
-    """An autoencoder whose latents are small pictures, with CLIP's image encoder as its eye. About 35 minutes on two
+    """An autoencoder whose latents are small pictures, with CLIP's image encoder as its eye. About 30 minutes on two
     CPU cores."""
 
     name: ClassVar[str] = "autoencoder"

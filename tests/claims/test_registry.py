@@ -22,6 +22,8 @@ CLAIMS = {
     **dict.fromkeys(["C17", "C18"], "07"),
     **dict.fromkeys(["C19", "C20", "C21"], "08"),
     "C22": "09",
+    "C23": "11",
+    "C24": "12",
 }
 MARK = re.compile(r'^@pytest\.mark\.claim\("(C\d\d)"\)$', re.MULTILINE)
 
