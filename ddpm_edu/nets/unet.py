@@ -106,3 +106,30 @@ class UNet(nn.Module):
                 x = stage(torch.cat([x, skips.pop()], dim=1), emb, cond)
             x = leave(x)
         return F.pixel_shuffle(self.head(x), self.patch)
+
+
+class ClassUNet(nn.Module):
+    """A UNet whose condition is a class.
+
+    x_t: (b, channels, h, w), t: (b,), cond: (b,) or (1,) int64 -> (b, channels, h, w). Classes are 0..classes - 1;
+    `null` = classes says nothing. The network owns a vector for each, classes + 1 in all, and attends to it as to a
+    text of one token.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        widths: Sequence[int],
+        blocks: int,
+        attend: Sequence[int],
+        d_cond: int,
+        patch: int = 1,
+    ) -> None:
+        super().__init__()
+        self.null = classes
+        self.tokens = nn.Embedding(classes + 1, d_cond)
+        self.unet = UNet(channels, widths, blocks, attend, d_cond, patch)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return self.unet(x_t, t, Tokens(self.tokens(cond)[:, None]))

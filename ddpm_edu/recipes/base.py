@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ddpm_edu.codec import Codec
 from ddpm_edu.data import minibatches
+from ddpm_edu.denoiser import guided
+from ddpm_edu.samplers import ddim
 from ddpm_edu.training import Learner, Step, Update, train
 
 
@@ -99,6 +101,34 @@ class Generative(Recipe):
         if steps is not None:
             raise ValueError(f"{self.name} makes a picture in one pass: leave the number of steps out.")
         return model(noise)
+
+
+class Conditional(Generative):
+    """A generative recipe whose denoiser is told what to make. In words: a class is the word for it ("7"), and the
+    empty text says nothing."""
+
+    w: ClassVar[float]  # of guidance, unless told
+
+    @abstractmethod
+    def read(self, texts: Sequence[str]) -> Any:
+        """What the denoiser is given for texts, a row each. The empty text gives the null token."""
+
+    def generate(
+        self, model: Any, noise: Tensor, steps: int | None = None, texts: Sequence[str] = (), w: float | None = None
+    ) -> Tensor:
+        """From noise, (b, ...), and as many texts to what the codec decodes: DDIM, in 25 steps unless told, guided by
+        w (1 is off)."""
+        if len(texts) != len(noise):
+            raise ValueError(f"Each picture needs a text: got {len(noise)} pictures and {len(texts)} texts.")
+        denoise = guided(model, self.read([""]), self.w if w is None else w)
+        *_, last = ddim(denoise, noise, model.process.timesteps(25 if steps is None else steps), self.read(texts))
+        return last.x_t
+
+
+def dropped(texts: Sequence[str], drop: float, generator: torch.Generator) -> list[str]:
+    """The texts, each left empty with probability drop: so one network learns both what guidance compares."""
+    u = torch.rand(len(texts), generator=generator)
+    return ["" if at < drop else text for text, at in zip(texts, u.tolist(), strict=True)]
 
 
 def config(recipe: Recipe) -> dict[str, Any]:

@@ -13,20 +13,19 @@ from torch import Tensor
 from ddpm_edu import captions
 from ddpm_edu.codec import Latents
 from ddpm_edu.data import emoji, lookalikes
-from ddpm_edu.denoiser import Denoiser, guided, v
+from ddpm_edu.denoiser import Denoiser, v
 from ddpm_edu.nets.clip import CLIP
 from ddpm_edu.nets.layers import Tokens
 from ddpm_edu.nets.unet import UNet
 from ddpm_edu.objectives import diffusion_errors, diffusion_loss
 from ddpm_edu.process import Process
-from ddpm_edu.recipes.base import Generative
+from ddpm_edu.recipes.base import Conditional, dropped
 from ddpm_edu.recipes.clip import Clip, roles
-from ddpm_edu.samplers import ddim
 from ddpm_edu.training import Learner, Update, cosine
 
 
 @dataclass(frozen=True)
-class Text2Image(Generative):
+class Text2Image(Conditional):
     """A UNet that denoises the autoencoder's latents while it reads CLIP's tokens: with both, which come trained and
     stay as they are, a text-to-image model."""
 
@@ -35,6 +34,7 @@ class Text2Image(Generative):
     noise_shape: ClassVar[tuple[int, ...]] = (4, 16, 16)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 12_000}, "gpu": {"batch": 256, "steps": 30_000}}
     looks: ClassVar[int] = 12
+    w: ClassVar[float] = 3.0
 
     T: int = 1000
     widths: tuple[int, ...] = (64, 144, 144)
@@ -86,25 +86,25 @@ class Text2Image(Generative):
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
             which = which.cpu()
-            u = torch.rand(len(which), 6, generator=generator).tolist()
-            said = [captions.say(rows[i], draw).text for i, (_, *draw) in zip(which.tolist(), u, strict=True)]
-            cond = self.read([text if drop >= self.drop else "" for text, (drop, *_) in zip(said, u, strict=True)])
+            u = torch.rand(len(which), 5, generator=generator).tolist()
+            said = [captions.say(rows[i], draw).text for i, draw in zip(which.tolist(), u, strict=True)]
+            cond = self.read(dropped(said, self.drop, generator))
             yield "denoise", diffusion_loss(denoise, latents[which.to(latents.device)], cond, generator)
 
         return update
 
     @torch.no_grad()
     def generate(
-        self, model: Denoiser, noise: Tensor, steps: int | None = None, texts: Sequence[str] = (), w: float = 3.0
+        self,
+        model: Denoiser,
+        noise: Tensor,
+        steps: int | None = None,
+        texts: Sequence[str] = (),
+        w: float | None = None,
     ) -> Tensor:
-        """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance, which the codec decodes: DDIM, in
-        25 steps unless told, guided by w."""
-        if len(texts) != len(noise):
-            raise ValueError(f"Each picture needs a text: got {len(noise)} pictures and {len(texts)} texts.")
+        """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance, as in `Conditional`."""
         self._to(model)
-        denoise = guided(model, self.read([""]), w)
-        *_, last = ddim(denoise, noise, model.process.timesteps(25 if steps is None else steps), self.read(texts))
-        return last.x_t
+        return super().generate(model, noise, steps, texts, w)
 
     @torch.no_grad()
     def quality(self, model: Denoiser) -> dict[str, Any]:
