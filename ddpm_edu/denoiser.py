@@ -17,7 +17,19 @@ from torch import Tensor, nn
 from ddpm_edu.mixture import Mixture, Noisy
 from ddpm_edu.process import Process
 
-__all__ = ["Denoise", "Denoiser", "ExactDenoiser", "Prediction", "Target", "clipped", "eps", "guided", "v", "x_0"]
+__all__ = [
+    "Denoise",
+    "Denoiser",
+    "ExactDenoiser",
+    "Prediction",
+    "Target",
+    "clipped",
+    "eps",
+    "guided",
+    "inpainted",
+    "v",
+    "x_0",
+]
 
 
 class Prediction(NamedTuple):
@@ -138,6 +150,21 @@ def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:
         x_0 = denoise(x_t, t, cond).x_0.clamp(low, high)
         a, b = denoise.process.at(t, x_t)
         return Prediction(x_0, (x_t - a * x_0) / b)
+
+    return _Wrapped(denoise.process, predict)
+
+
+def inpainted(denoise: Denoise, x_0: Tensor, known: Tensor) -> Denoise:
+    """Keeps what is known: where `known` is True the prediction is x_0, elsewhere the denoiser's own; eps follows.
+
+    So a sampler carries the known part along at every noise level, as RePaint does (Lugmayr et al. 2022, eq. 8), and
+    what is new is made to fit it. x_0: (b, ...); known: bool, broadcastable to it.
+    """
+
+    def predict(x_t: Tensor, t: Tensor, cond: Any) -> Prediction:
+        filled = torch.where(known, x_0.to(x_t), denoise(x_t, t, cond).x_0)
+        a, b = denoise.process.at(t, x_t)
+        return Prediction(filled, (x_t - a * filled) / b)
 
     return _Wrapped(denoise.process, predict)
 

@@ -111,12 +111,17 @@ class AttentionBlock(nn.Module):
         self.out = zero(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, cond: Tokens | None = None) -> Tensor:
+        y, _ = self.attend(x, cond)
+        y = self.out(rearrange(y, "b head n d -> b n (head d)"))
+        return x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])
+
+    def attend(self, x: Tensor, cond: Tokens | None = None) -> tuple[Tensor, Tensor]:
+        """What each head reads at each pixel, (b, heads, h w, c / heads), and its weights, (b, heads, h w, m): how much
+        of it comes from each of m tokens."""
         pixels = rearrange(self.norm(x), "b c h w -> b (h w) c")
         context, mask = Tokens(pixels) if cond is None else cond  # (b, m, d_cond)
         q, (k, v) = self.q(pixels), self.kv(context).chunk(2, dim=-1)  # (b, n, c); (b, m, c) each
         q, k, v = (rearrange(y, "b n (head d) -> b head n d", head=self.heads) for y in (q, k, v))
         if mask is not None:
             mask = rearrange(mask, "b m -> b 1 1 m")  # the same for every head and every pixel
-        y, _ = attention(q, k, v, mask)
-        y = self.out(rearrange(y, "b head n d -> b n (head d)"))
-        return x + rearrange(y, "b (h w) c -> b c h w", h=x.shape[2])
+        return attention(q, k, v, mask)

@@ -3,7 +3,9 @@ skip from every block on the way down to its twin on the way up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +108,30 @@ class UNet(nn.Module):
                 x = stage(torch.cat([x, skips.pop()], dim=1), emb, cond)
             x = leave(x)
         return F.pixel_shuffle(self.head(x), self.patch)
+
+
+@contextmanager
+def watched(net: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, the list receives the weights of each cross-attention of a network at each call, in their order: (b,
+    heads, h, w, n), at a level of h x w pixels, over n tokens. They are computed once more, for the look alone.
+
+    >>> with watched(denoise.net) as maps:
+    ...     denoise(x_t, t, cond)
+    """
+    maps: list[Tensor] = []
+
+    def look(block: nn.Module, given: tuple[Tensor, Tokens]) -> None:
+        with torch.no_grad():
+            _, weights = cast(AttentionBlock, block).attend(*given)
+        maps.append(weights.unflatten(2, given[0].shape[2:]))
+
+    blocks = [part.cross_attention for part in net.modules() if isinstance(part, Stage)]
+    hooks = [block.register_forward_pre_hook(look) for block in blocks if block]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class ClassUNet(nn.Module):
