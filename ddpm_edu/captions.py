@@ -3,8 +3,10 @@ words and not places in a template; and the numbers that it reads."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ from ddpm_edu.tokenizer import END, START, Tokenizer
 
 __all__ = [
     "ATTRIBUTES", "GENDERS", "STYLES", "TONES", "Said", "describes", "facts", "misread", "neutral", "read", "say",
-    "swapped", "tokenizer",
+    "swapped", "tokenizer", "unknown",
 ]  # fmt: skip
 
 ATTRIBUTES = ("thing", "gender", "tone", "tone2", "style")  # what a caption states or leaves out
@@ -62,6 +64,25 @@ def read(texts: Sequence[str], by: Tokenizer) -> Tensor:
             raise ValueError(f"This text has {len(row)} tokens, {LENGTH} at most can be read; shorten it: {text!r}")
     n = max(map(len, rows), default=2)
     return torch.tensor([row + [END] * (n - len(row)) for row in rows]).reshape(-1, n)
+
+
+def unknown(text: str) -> dict[str, str]:
+    """The words of text that no training caption has, each with the known word that is spelt most like it, or ""."""
+    known = _vocabulary()
+    return {word: next(iter(get_close_matches(word, known, 1, 0.75)), "") for word in _words(text) if word not in known}
+
+
+@lru_cache
+def _vocabulary() -> dict[str, None]:
+    """Every word that training captions are made of."""
+    rows = emoji("train").rows
+    said = {text for row in rows for text in (row.caption, row.base, neutral(row))}
+    forms = (form.format(style="", what="", name="", tone="") for form in (*STYLED, *BARE, *TONED))
+    return dict.fromkeys(word for text in (*sorted(said), *forms) for word in _words(text))
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(re.findall(r"\w+", text.lower())))
 
 
 def _normal(text: str) -> str:

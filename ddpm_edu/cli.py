@@ -64,28 +64,51 @@ def train(argv: Sequence[str]) -> int:
 
 
 def sample(argv: Sequence[str]) -> int:
-    """Draw pictures from a trained model into one image file."""
+    """Draw pictures, from a sentence or from any trained model, into one image file."""
     parser = _parser(sample)
-    parser.add_argument("model", metavar="MODEL", help="a model of the course, such as digits, or a checkpoint's file")
+    parser.add_argument(
+        "what",
+        metavar="WHAT",
+        help="a sentence, in quotes, such as 'a twemoji style red heart'; or a model of the course, such as digits, or "
+        "a checkpoint's file, for some of what it makes",
+    )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FILE", help="the picture to write, .png or .webp"
     )
-    _add(parser, "n", int, 64, "how many pictures")
-    _add(parser, "steps", int, None, "denoising steps of a diffusion model, 50 unless told")
+    _add(parser, "model", str, "text2image", "who draws the sentence: a model that can be told, or a checkpoint's file")
+    _add(parser, "n", int, None, "how many pictures: 4 of a sentence, 64 of a model, unless told")
+    _add(parser, "steps", int, None, "denoising steps of a diffusion model, 25 or 50 unless told")
     _add(parser, "seed", int, 0, "the same seed gives the same pictures")
+    _add(parser, "guidance", float, None, "how far to follow the sentence; 1 is off")
     options = parser.parse_args(argv)
     from PIL import Image
 
-    from ddpm_edu import pretrained, viz
+    from ddpm_edu import captions, pretrained, viz
+    from ddpm_edu.recipes import RECIPES
 
     if options.out.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f"{options.out.name} names no kind of picture: end it in .png or .webp.")
+    names_model = options.what in RECIPES or Path(options.what).suffix == ".safetensors"
+    texts, model = ([], options.what) if names_model else ([options.what], options.model)
+    path = Path(model)
+    recipe, net = pretrained.read(path if path.suffix else pretrained.shipped(model))
+    if texts and recipe.name == "text2image":
+        unknown = captions.unknown(options.what)
+        if len(unknown) == len(options.what.split()):
+            raise ValueError(
+                f"No word of {options.what!r} was ever read in training: say what an emoji shows, like 'a noto style "
+                f"red heart', or name a model: {', '.join(RECIPES)}."
+            )
+        for word, near in unknown.items():
+            print(
+                f"The model has never read the word {word!r}" + (f"; it knows {near!r}." if near else "."),
+                file=sys.stderr,
+            )
+    n = options.n if options.n is not None else 4 if texts else 64
+    images = pretrained.sample(recipe, net, n, options.steps, options.seed, texts, options.guidance)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    path = Path(options.model)
-    recipe, model = pretrained.read(path if path.suffix else pretrained.shipped(options.model))
-    images = pretrained.sample(recipe, model, options.n, options.steps, options.seed)
     Image.fromarray(viz.grid(images, gap=2)).save(options.out)
-    print(f"{options.out}: {options.n} pictures")
+    print(f"{options.out}: {n} picture{'s' * (n > 1)}")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ddpm_edu import checkpoint
 from ddpm_edu.data import asset
-from ddpm_edu.recipes import RECIPES, Generative, Recipe, config
+from ddpm_edu.recipes import RECIPES, Conditional, Generative, Recipe, config
 
 
 def shipped(name: str) -> Path:
@@ -52,10 +54,19 @@ def write(path: Path, run: Path) -> None:
 
 
 @torch.no_grad()
-def sample(recipe: Recipe, model: Any, n: int = 64, steps: int | None = None, seed: int = 0) -> Tensor:
+def sample(
+    recipe: Recipe,
+    model: Any,
+    n: int = 64,
+    steps: int | None = None,
+    seed: int = 0,
+    texts: Sequence[str] = (),
+    w: float | None = None,
+) -> Tensor:
     """n pictures as the recipe's codec decodes them. One seed gives the same pictures whatever n is.
 
-    steps: of the sampler; models that make a picture in one pass take none.
+    steps: of the sampler; models that make a picture in one pass take none. texts: what to make, for a recipe that is
+    told so: one for each picture, or fewer, taken in turn; without any, the recipe's examples. w: of guidance.
     """
     if not isinstance(recipe, Generative):
         raise ValueError(f"{recipe.name} makes no pictures: it reads them.")
@@ -63,8 +74,25 @@ def sample(recipe: Recipe, model: Any, n: int = 64, steps: int | None = None, se
         raise ValueError(f"The number of pictures must be 1 or more; got {n}.")
     generators = [torch.Generator().manual_seed((seed << 20) + k) for k in range(n)]
     noise = torch.stack([torch.randn(recipe.noise_shape, generator=generator) for generator in generators])
-    parts = [recipe.generate(model, part, steps) for part in tqdm(noise.split(32), desc="sampling")]
-    return recipe.codec.decode(torch.cat(parts))
+    if isinstance(recipe, Conditional):
+        said = list(islice(cycle(texts or recipe.examples), n))
+        chains = [recipe.states(model, noise[i : i + 32], steps, said[i : i + 32], w) for i in range(0, n, 32)]
+    elif texts or w is not None:
+        raise ValueError(f"{recipe.name} cannot be told what to make: leave text and guidance out.")
+    else:
+        chains = [recipe.states(model, part, steps) for part in noise.split(32)]
+    made, a_chain = [], 1 + (recipe.sampling if steps is None else steps)
+    with tqdm(total=len(chains) * a_chain, desc="sampling") as bar:
+        for chain in chains:
+            *_, last = _ticking(chain, bar)
+            made.append(last)
+    return recipe.codec.decode(torch.cat(made))
+
+
+def _ticking(chain: Iterator[Tensor], bar: tqdm) -> Iterator[Tensor]:
+    for x in chain:
+        bar.update()
+        yield x
 
 
 def _recipe(fields: dict) -> Recipe:

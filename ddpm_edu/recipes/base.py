@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -91,38 +91,41 @@ class Recipe(ABC):
 class Generative(Recipe):
     """A recipe whose model makes pictures from noise."""
 
+    sampling: ClassVar[int] = 0  # the sampler's steps, unless told; 0: a picture is made in one pass
+
     @property
     @abstractmethod
     def noise_shape(self) -> tuple[int, ...]:
         """The shape of the noise that one sample is made from."""
 
-    def generate(self, model: Any, noise: Tensor, steps: int | None = None) -> Tensor:
-        """From noise, (b, ...), to what the codec decodes; in one pass, unless the recipe says otherwise."""
+    def states(self, model: Any, noise: Tensor, steps: int | None = None) -> Iterator[Tensor]:
+        """From noise, (b, ...), to what the codec decodes: what there is before the first step, ..., after the last."""
         if steps is not None:
             raise ValueError(f"{self.name} makes a picture in one pass: leave the number of steps out.")
-        return model(noise)
+        yield model(noise)
 
 
 class Conditional(Generative):
     """A generative recipe whose denoiser is told what to make. In words: a class is the word for it ("7"), and the
     empty text says nothing."""
 
+    sampling: ClassVar[int] = 25
     w: ClassVar[float]  # of guidance, unless told
+    examples: ClassVar[Sequence[str]]  # what it is asked for, unless told
 
     @abstractmethod
     def read(self, texts: Sequence[str]) -> Any:
         """What the denoiser is given for texts, a row each. The empty text gives the null token."""
 
-    def generate(
+    def states(
         self, model: Any, noise: Tensor, steps: int | None = None, texts: Sequence[str] = (), w: float | None = None
-    ) -> Tensor:
-        """From noise, (b, ...), and as many texts to what the codec decodes: DDIM, in 25 steps unless told, guided by
-        w (1 is off)."""
+    ) -> Iterator[Tensor]:
+        """From noise, (b, ...), and as many texts: DDIM guided by w (1 is off)."""
         if len(texts) != len(noise):
             raise ValueError(f"Each picture needs a text: got {len(noise)} pictures and {len(texts)} texts.")
         denoise = guided(model, self.read([""]), self.w if w is None else w)
-        *_, last = ddim(denoise, noise, model.process.timesteps(25 if steps is None else steps), self.read(texts))
-        return last.x_t
+        timesteps = model.process.timesteps(self.sampling if steps is None else steps)
+        return (state.x_t for state in ddim(denoise, noise, timesteps, self.read(texts)))
 
 
 def dropped(texts: Sequence[str], drop: float, generator: torch.Generator) -> list[str]:

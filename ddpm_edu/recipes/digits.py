@@ -28,6 +28,7 @@ class Digits(Generative):
     ships: ClassVar[str] = "denoise"
     codec: ClassVar[Pixels] = Pixels()
     noise_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
+    sampling: ClassVar[int] = 50
 
     schedule: str = "linear"
     T: int = 1000
@@ -58,10 +59,10 @@ class Digits(Generative):
     def data(self) -> Tensor:
         return self.codec.encode(digits("train")[0])
 
-    def generate(self, model: Denoiser, noise: Tensor, steps: int | None = None) -> Tensor:
-        """DDIM, in 50 steps unless told."""
-        *_, last = ddim(model, noise, model.process.timesteps(50 if steps is None else steps))
-        return last.x_t
+    def states(self, model: Denoiser, noise: Tensor, steps: int | None = None) -> Iterator[Tensor]:
+        """DDIM."""
+        timesteps = model.process.timesteps(self.sampling if steps is None else steps)
+        return (state.x_t for state in ddim(model, noise, timesteps))
 
     @torch.no_grad()
     def quality(self, model: Denoiser) -> dict[str, Any]:

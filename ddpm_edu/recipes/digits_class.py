@@ -28,6 +28,7 @@ class DigitsClass(Conditional):
     codec: ClassVar[Pixels] = Pixels()
     noise_shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
     w: ClassVar[float] = 1.0  # plain sampling: guidance is what notebook 10 is about
+    examples: ClassVar[Sequence[str]] = "0123456789"
 
     T: int = 1000
     widths: tuple[int, ...] = (48, 96)

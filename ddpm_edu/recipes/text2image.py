@@ -32,21 +32,26 @@ class Text2Image(Conditional):
     name: ClassVar[str] = "text2image"
     ships: ClassVar[str] = "denoise"
     noise_shape: ClassVar[tuple[int, ...]] = (4, 16, 16)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 12_000}, "gpu": {"batch": 256, "steps": 30_000}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 9_000}, "gpu": {"batch": 256, "steps": 30_000}}
     looks: ClassVar[int] = 12
     w: ClassVar[float] = 3.0
+    examples: ClassVar[Sequence[str]] = (
+        "a noto style red heart", "a fluent style panda", "a twemoji style woman astronaut, dark skin tone",
+        "a blob style sailboat", "a fluent 3d style pizza", "a noto style man cook, medium skin tone",
+        "a twemoji style owl", "a fluent style rose",
+    )  # fmt: skip
 
     T: int = 1000
-    widths: tuple[int, ...] = (64, 144, 144)
-    blocks: int = 2
+    widths: tuple[int, ...] = (64, 144, 208)
+    blocks: int = 1
     attend: tuple[int, ...] = (1, 2)
     scale: float = 1.103  # of the latents: 1 / their deviation over the training pictures
     drop: float = 0.1  # so many captions are left empty, which is what guidance compares with
     balance: float = 0.5  # 0: a role is drawn as often as it has pictures; 1: all roles equally often
-    batch: int = 48
+    batch: int = 64
     lr: float = 1e-3
     decay: float = 0.999
-    steps: int = 30_000
+    steps: int = 14_000
     seed: int = 0
 
     @cached_property
@@ -93,18 +98,17 @@ class Text2Image(Conditional):
 
         return update
 
-    @torch.no_grad()
-    def generate(
+    def states(
         self,
         model: Denoiser,
         noise: Tensor,
         steps: int | None = None,
         texts: Sequence[str] = (),
         w: float | None = None,
-    ) -> Tensor:
-        """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance, as in `Conditional`."""
+    ) -> Iterator[Tensor]:
+        """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance."""
         self._to(model)
-        return super().generate(model, noise, steps, texts, w)
+        return super().states(model, noise, steps, texts, w)
 
     @torch.no_grad()
     def quality(self, model: Denoiser) -> dict[str, Any]:
@@ -138,8 +142,8 @@ class Text2Image(Conditional):
         which = torch.linspace(0, len(images) - 1, 16).long()
         noise = torch.randn(16, *self.noise_shape, generator=torch.Generator().manual_seed(0))
         noise = noise.to(next(model.parameters()).device)
-        made = self.codec.decode(self.generate(model, noise, texts=[rows[i].caption for i in which.tolist()])).cpu()
-        true = images[which]
+        *_, made = self.states(model, noise, texts=[rows[i].caption for i in which.tolist()])
+        made, true = self.codec.decode(made).cpu(), images[which]
         return torch.stack([made.view(2, 8, 64, 64, 3), true.view(2, 8, 64, 64, 3)], 1).flatten(0, 2)
 
     def _to(self, denoise: Denoiser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,11 @@ def test_it_learns_what_text_belongs_to_what_picture():
     assert high > 0.5
 
 
+def last(states: Iterator[torch.Tensor]) -> torch.Tensor:
+    *_, x = states
+    return x
+
+
 def test_guidance_of_one_is_plain_sampling_and_of_none_ignores_the_text():
     recipe, noise = SMALL, torch.randn(2, 4, 16, 16, generator=seeded())
     model = trained(recipe).requires_grad_(False)
@@ -108,11 +113,11 @@ def test_guidance_of_one_is_plain_sampling_and_of_none_ignores_the_text():
         torch.nn.init.normal_(head, std=0.5)  # after so few steps the text hardly matters
     texts = ["a red heart", "a green leaf"]
     *_, plain = ddim(model, noise, model.process.timesteps(5), recipe.read(texts))
-    torch.testing.assert_close(recipe.generate(model, noise, 5, texts, w=1), plain.x_t, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(last(recipe.states(model, noise, 5, texts, w=1)), plain.x_t, atol=1e-4, rtol=1e-4)
     *_, empty = ddim(model, noise, model.process.timesteps(5), recipe.read([""]))
-    torch.testing.assert_close(recipe.generate(model, noise, 5, texts, w=0), empty.x_t, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(last(recipe.states(model, noise, 5, texts, w=0)), empty.x_t, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="Each picture needs a text"):
-        recipe.generate(model, noise, 5, texts[:1])
+        recipe.states(model, noise, 5, texts[:1])
 
 
 def test_quality_and_picture():
