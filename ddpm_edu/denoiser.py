@@ -158,7 +158,9 @@ def inpainted(denoise: Denoise, x_0: Tensor, known: Tensor) -> Denoise:
     """Keeps what is known: where `known` is True the prediction is x_0, elsewhere the denoiser's own; eps follows.
 
     So a sampler carries the known part along at every noise level, as RePaint does (Lugmayr et al. 2022, eq. 8), and
-    what is new is made to fit it. x_0: (b, ...); known: bool, broadcastable to it.
+    what is new comes to fit it. Only nearly, even with an exact denoiser, since each prediction was made before the
+    known part was put in: better with fresh noise at every step (`ancestral`, or `ddim` with eta = 1), and RePaint goes
+    back and forth besides. x_0: (b, ...); known: bool, broadcastable to it.
     """
 
     def predict(x_t: Tensor, t: Tensor, cond: Any) -> Prediction:

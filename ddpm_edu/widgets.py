@@ -1,5 +1,5 @@
-"""The stepper behind every slider of the course, the pad behind every plane, the sketch to draw on, and `live`, which
-shows a loop at work.
+"""The stepper behind every slider of the course, the pad behind every plane, the sketch to draw on, the prompt to write
+on, and `live`, which shows a loop at work.
 
 Stepper and pad draw each position once and keep the picture, so that a move only swaps bytes. In a running notebook a
 `Stepper` is an ipywidgets box; in a page exported from one (`export_html`) the same frames move under a plain HTML
@@ -21,6 +21,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +37,15 @@ from torch import Tensor
 
 from .viz import DATA, Picture, figure
 
-__all__ = ["Pad", "Sketch", "Stepper", "export_html", "live", "visit_all"]
+__all__ = ["Pad", "Prompt", "Sketch", "Stepper", "export_html", "live", "visit_all"]
 
 # Its comments, which no page needs, stand between the four.
 _HTML = Path(__file__).with_name("stepper.html").read_text("utf-8")
 STYLE, STATIC, PAD, SKETCH = re.split("<!--.*?-->", _HTML, flags=re.S)
 
-# Every stepper, pad and sketch of the session, in the order they were made; `close` takes one out. A sketch's own
-# stepper is not among them: the sketch answers for it.
-_steppers: list[Stepper | Pad | Sketch] = []
+# Every stepper, pad, prompt and sketch of the session, in the order they were made; `close` takes one out. A sketch's
+# own stepper is not among them: the sketch answers for it.
+_steppers: list[Stepper | Pad | Prompt | Sketch] = []
 
 
 def _axis(name: str, values: Iterable[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -451,6 +452,102 @@ class Sketch(ipywidgets.Box):
         )
 
 
+class Prompt(ipywidgets.VBox):
+    """A line to write on, and the picture that comes of what is written: `Prompt(draw, "a red heart", w=[1, 3, 5])`.
+
+    draw: called as draw(text, w=...), gives what `Picture.of` takes; so let it take a second or two. Called when Enter
+        or the button is pressed or a choice is made, and once for each text and choices.
+    text: drawn at once, and what an exported page shows. caption: called as draw is, gives the text under the picture.
+    choices: for each further keyword of draw its values, or {label: value}, the first being what it begins with.
+
+    An exception for the first text is raised; later it is shown in place of the picture.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., Any],
+        text: str,
+        *,
+        caption: Callable[..., str] | None = None,
+        **choices: Iterable[Any],
+    ) -> None:
+        self._draw, self._caption = draw, caption
+        self._choices = {name: _axis(name, values) for name, values in choices.items()}
+        self._films: dict[str, Film] = {}
+        self.failure: Exception | None = None  # what went wrong with what is asked for, if anything did
+        self.text = ipywidgets.Text(text, continuous_update=False, layout={"width": "440px"}).add_class("ddpm-prompt")
+        self.button = ipywidgets.Button(description="draw", icon="paint-brush", layout={"width": "110px"})
+        self.controls = [_control(name, axis) for name, axis in self._choices.items()]
+        self._first = self._film(text)[self._position()]
+        self._size = self._first.picture.css_size
+        self._page = ipywidgets.HTML(_frame_html(self._first, self._size))
+        self.button.on_click(lambda _: self._respond())
+        self.text.observe(lambda _: self._respond(), "value")
+        for control in self.controls:
+            control.observe(lambda _: self._respond(), "index")
+        css = ipywidgets.HTML(STYLE, layout={"display": "none"})
+        parts = [self.text, self.button, *self.controls]
+        rows = [ipywidgets.HBox(parts[i : i + 2]) for i in range(0, len(parts), 2)]
+        super().__init__([css, *rows, self._page])
+        self.add_class("ddpm-stepper")
+        _steppers.append(self)
+
+    def _film(self, text: str) -> Film:
+        if text not in self._films:
+            caption = self._caption and partial(self._caption, text)
+            self._films[text] = Film(partial(self._draw, text), caption, self._choices)
+        return self._films[text]
+
+    def _position(self) -> tuple[int, ...]:
+        return tuple(control.index for control in self.controls)
+
+    def _respond(self) -> None:
+        """Put the picture of what is asked for, or what went wrong, on the page."""
+        self.button.disabled, self.button.description, self.failure = True, "drawing", None
+        try:
+            self._page.value = _frame_html(self._film(self.text.value)[self._position()], self._size)
+        except Exception as error:  # a widget's callback has no other way out
+            self.failure = error
+            self._page.value = _error_html(error)
+        self.button.disabled, self.button.description = False, "draw"
+
+    def visit(self) -> int:
+        """Make every choice, the others at their first value, raise whatever goes wrong, and return how many there
+        were. Raises ValueError where all pictures are the same."""
+        film = self._film(self.text.value)
+        positions = [position for position in film.positions() if sum(map(bool, position)) <= 1]
+        before = self._position()
+        for position in [*positions, before]:
+            for control, index in zip(self.controls, position, strict=True):
+                control.index = index
+            if self.failure is not None:
+                raise self.failure
+        if len(positions) > 1:
+            film.check(positions)
+        return len(positions)
+
+    def close(self) -> None:
+        """Let go of the prompt: it stops answering, and `visit_all` no longer counts it."""
+        if self in _steppers:
+            _steppers.remove(self)
+        for widget in _held(self):
+            widget.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return (
+            f"Prompt({self.text.value!r}, {', '.join(f'{name}: {len(axis)}' for name, axis in self._choices.items())})"
+        )
+
+    def _static(self) -> str:
+        """The first text and its picture."""
+        asked = f'<div class="ddpm-caption"><b>{html.escape(next(iter(self._films)))}</b></div>'
+        return f'{STYLE}<div class="ddpm-static">{asked}{_frame_html(self._first, self._size)}</div>'
+
+
 def _evenly(strokes: list[list[list[float]]], step: float = 0.02, most: int = 300) -> Tensor:
     """Points (n, 2) along strokes, evenly spaced in each, at least `step` apart: about `most` of them at most."""
     lines = [np.asarray(stroke, float) for stroke in strokes]
@@ -508,7 +605,7 @@ def _error_html(error: Exception) -> str:
 
 
 def visit_all(at_least: int = 0) -> int:
-    """`visit` every stepper, pad and sketch of the session, and return the number of positions in all.
+    """`visit` every stepper, pad, prompt and sketch of the session, and return the number of positions in all.
 
     at_least: how many of them there must be. Raises ValueError where there are fewer, and whatever a visit raises.
     """

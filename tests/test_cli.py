@@ -230,13 +230,44 @@ def test_sample_writes_a_picture_and_a_seed_fixes_it(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("cats", "There is no model 'cats'"), ("nowhere.safetensors", "There is no checkpoint nowhere.safetensors")],
+    [
+        ("cats", "No word of 'cats' was ever read in training"),
+        ("nowhere.safetensors", "There is no checkpoint nowhere.safetensors"),
+    ],
 )
 def test_an_unknown_model_is_one_line(model: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["sample", model, "-o", str(tmp_path / "x.png")]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"ddpm-edu sample: {words}")
     assert error.count("\n") == 1
+
+
+def test_sample_draws_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.undo()  # the real models
+    paths = [tmp_path / f"{name}.png" for name in ("heart", "again", "unguided", "leaf")]
+    sentences = 3 * ["a twemoji style red heart"] + ["a twemoji style green laef"]
+    for path, sentence, guidance in zip(paths, sentences, ("3", "3", "1", "3"), strict=True):
+        argv = ["sample", sentence, "-o", str(path), "--n", "2", "--steps", "3", "--seed", "5", "--guidance", guidance]
+        assert cli.main(argv) == 0
+    heart, again, unguided, leaf = (path.read_bytes() for path in paths)
+    assert heart == again
+    assert len({heart, unguided, leaf}) == 3
+    assert Image.open(paths[0]).size == (2 * 64 + 2, 64)
+    told = capsys.readouterr().err
+    assert "The model has never read the word 'laef'; it knows 'leaf'." in told
+    assert "100%" in told  # a bar, step by step
+    assert "4/4" in told
+
+
+def test_sample_asks_another_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.undo()
+    out = tmp_path / "seven.png"
+    assert cli.main(["sample", "7", "--model", "digits_class", "-o", str(out), "--n", "1", "--steps", "2"]) == 0
+    assert Image.open(out).size == (28, 28)
+    assert cli.main(["sample", "seven", "--model", "digits_class", "-o", str(out)]) == 2
+    assert "makes single digits, 0 to 9, and knows no 'seven'" in capsys.readouterr().err
+    assert cli.main(["sample", "7", "--model", "digits", "-o", str(out)]) == 2
+    assert "digits cannot be told what to make" in capsys.readouterr().err
 
 
 def test_the_command_is_main_and_its_result_the_exit_status():

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ddpm_edu import viz, widgets
 from ddpm_edu.viz import Picture
-from ddpm_edu.widgets import Pad, Sketch, Stepper, export_html, visit_all
+from ddpm_edu.widgets import Pad, Prompt, Sketch, Stepper, export_html, visit_all
 
 State = namedtuple("State", "t x_t x_0")
 
@@ -646,3 +646,70 @@ def test_show_images_puts_each_batch_under_its_title():
 def test_figure_says_when_there_is_no_room():
     with pytest.raises(ValueError, match="leave no room"):
         viz.figure(2, 2, columns=4)
+
+
+# The prompt -----------------------------------------------------------------------------------------------------------
+
+
+def level_of(text: str, k: int) -> np.ndarray:
+    """A picture whose grey level is the number written, times k."""
+    asked.append((text, k))
+    return flat(int(text) * k)
+
+
+asked: list[tuple[str, int]] = []
+
+
+@pytest.fixture
+def prompt() -> Prompt:
+    asked.clear()
+    return Prompt(level_of, "3", caption=lambda text, k: f"<{text}> times {k}", k=[1, 2, 5])
+
+
+def shown(prompt: Prompt) -> str:
+    return prompt._page.value
+
+
+def test_a_prompt_draws_its_first_text_at_once(prompt: Prompt):
+    assert asked == [("3", 1)]
+    assert "&lt;3&gt; times 1" in shown(prompt)
+    assert "&lt;3&gt; times 1" in prompt._repr_mimebundle_()["text/html"]
+
+
+def test_a_prompt_draws_what_is_written_and_chosen_once(prompt: Prompt):
+    prompt.text.value = "7"
+    prompt.controls[0].index = 2
+    assert asked[1:] == [("7", 1), ("7", 5)]
+    assert "&lt;7&gt; times 5" in shown(prompt)
+    prompt.button.click()  # nothing new: what is drawn is kept
+    prompt.text.value = "3"
+    prompt.controls[0].index = 0
+    assert asked[1:] == [("7", 1), ("7", 5), ("3", 5)]
+    assert (prompt.button.disabled, prompt.button.description) == (False, "draw")
+
+
+def test_a_prompt_shows_what_went_wrong_and_goes_on(prompt: Prompt):
+    prompt.text.value = "<b>"
+    assert isinstance(prompt.failure, ValueError)
+    assert 'role="alert"' in shown(prompt)
+    assert "<b>&#x27;" not in shown(prompt)
+    assert "&lt;b&gt;" in shown(prompt)
+    prompt.text.value = "4"
+    assert prompt.failure is None
+    assert "&lt;4&gt; times 1" in shown(prompt)
+
+
+def test_a_prompts_first_error_is_raised():
+    with pytest.raises(ValueError, match="invalid literal"):
+        Prompt(level_of, "three", k=[1, 2])
+
+
+def test_visiting_a_prompt_makes_every_choice(prompt: Prompt):
+    assert visit_all(1) == 3
+    assert asked == [("3", 1), ("3", 2), ("3", 5)]
+    assert prompt.controls[0].index == 0
+    prompt.text.value = "0"
+    with pytest.raises(ValueError, match="pictures over k are the same"):
+        prompt.visit()
+    prompt.close()
+    assert visit_all() == 0

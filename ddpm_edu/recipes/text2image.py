@@ -32,7 +32,7 @@ class Text2Image(Conditional):
     name: ClassVar[str] = "text2image"
     ships: ClassVar[str] = "denoise"
     noise_shape: ClassVar[tuple[int, ...]] = (4, 16, 16)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 9_000}, "gpu": {"batch": 256, "steps": 30_000}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "gpu": {"batch": 256, "steps": 30_000}}
     looks: ClassVar[int] = 12
     w: ClassVar[float] = 3.0
     examples: ClassVar[Sequence[str]] = (
@@ -51,7 +51,7 @@ class Text2Image(Conditional):
     batch: int = 64
     lr: float = 1e-3
     decay: float = 0.999
-    steps: int = 14_000
+    steps: int = 8_000
     seed: int = 0
 
     @cached_property
@@ -147,10 +147,10 @@ class Text2Image(Conditional):
         return torch.stack([made.view(2, 8, 64, 64, 3), true.view(2, 8, 64, 64, 3)], 1).flatten(0, 2)
 
     def _to(self, denoise: Denoiser) -> None:
-        """The other two parts to where the denoiser is."""
+        """The other two parts to where the denoiser is; all in the layout that convolutions are fastest in."""
         device = next(denoise.parameters()).device
-        self._clip[1].to(device)
-        self.codec.vae.to(device)
+        for part in (denoise, self._clip[1], self.codec.vae):
+            part.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _shipped(name: str) -> Any:
