@@ -245,7 +245,7 @@ def test_an_unknown_model_is_one_line(model: str, words: str, tmp_path: Path, ca
 def test_sample_draws_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     monkeypatch.undo()  # the real models
     paths = [tmp_path / f"{name}.png" for name in ("heart", "again", "unguided", "leaf")]
-    sentences = 3 * ["a twemoji style red heart"] + ["a twemoji style green laef"]
+    sentences = 3 * ["a twemoji style red heart"] + ["a twemoji style green herat"]
     for path, sentence, guidance in zip(paths, sentences, ("3", "3", "1", "3"), strict=True):
         argv = ["sample", sentence, "-o", str(path), "--n", "2", "--steps", "3", "--seed", "5", "--guidance", guidance]
         assert cli.main(argv) == 0
@@ -254,7 +254,7 @@ def test_sample_draws_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert len({heart, unguided, leaf}) == 3
     assert Image.open(paths[0]).size == (2 * 64 + 2, 64)
     told = capsys.readouterr().err
-    assert "The model has never read the word 'laef'; it knows 'leaf'." in told
+    assert "The model has never read the word 'herat'; it knows 'heart'." in told
     assert "100%" in told  # a bar, step by step
     assert "4/4" in told
 
