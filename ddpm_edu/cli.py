@@ -94,7 +94,7 @@ def sample(argv: Sequence[str]) -> int:
     recipe, net = pretrained.read(path if path.suffix else pretrained.shipped(model))
     if texts and recipe.name == "text2image":
         unknown = captions.unknown(options.what)
-        if len(unknown) == len(options.what.split()):
+        if len(unknown) == len(set(options.what.lower().split())):
             raise ValueError(
                 f"No word of {options.what!r} was ever read in training: say what an emoji shows, like 'a noto style "
                 f"red heart', or name a model: {', '.join(RECIPES)}."

@@ -107,7 +107,28 @@ class Film(dict[tuple[int, ...], Frame]):
             raise ValueError(f"all {len(positions)} pictures over {', '.join(self.axes)} are the same")
 
 
-class Stepper(ipywidgets.VBox):
+class _Shown(ipywidgets.Box):
+    """What stepper, sketch and prompt share: a way out, and beside the widget a picture for pages without a kernel."""
+
+    _links: tuple[ipywidgets.Widget, ...] = ()
+
+    def close(self) -> None:
+        """Let go of the widget and its pictures: it stops answering, and `visit_all` no longer counts it."""
+        if self in _steppers:
+            _steppers.remove(self)
+        for widget in [*self._links, *_held(self)]:
+            widget.close()
+        super().close()
+
+    def _static(self) -> str:
+        """The HTML that an exported page shows."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
+
+
+class Stepper(_Shown, ipywidgets.VBox):
     """Pictures stepped through by a slider: `Stepper(draw, t=range(0, 1001, 20), schedule=["linear", "cosine"])`.
 
     draw: called as draw(t=..., schedule=...), gives what `Picture.of` takes: a matplotlib Figure, a PIL image, or an
@@ -118,8 +139,6 @@ class Stepper(ipywidgets.VBox):
 
     An exception while it is made is raised; in the running notebook it is shown in place of the picture.
     """
-
-    _links: tuple[ipywidgets.Widget, ...] = ()
 
     def __init__(
         self, draw: Callable[..., Any], *, caption: Callable[..., str] | None = None, **axes: Iterable[Any]
@@ -219,18 +238,7 @@ class Stepper(ipywidgets.VBox):
         self._film.check(positions)
         return len(positions)
 
-    def close(self) -> None:
-        """Let go of the widget and its pictures: it stops answering, and `visit_all` no longer counts it."""
-        if self in _steppers:
-            _steppers.remove(self)
-        for widget in [*self._links, *_held(self)]:
-            widget.close()
-        super().close()
-
     # Static ----------------------------------------------------------------------------------------------------------
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Stepper({', '.join(f'{name}: {len(axis)} positions' for name, axis in self._film.axes.items())})"
@@ -352,7 +360,7 @@ class Canvas(anywidget.AnyWidget):
         return self.PAPER.substitute(ink="".join(ink))
 
 
-class Sketch(ipywidgets.Box):
+class Sketch(_Shown):
     """A square to draw on with mouse, pen or finger, and beside it what comes of it: `Sketch(answer, points)`.
 
     answer: called as answer(points) with a (n, 2) float32 tensor, gives a `Stepper`. Called again at the end of each
@@ -430,17 +438,6 @@ class Sketch(ipywidgets.Box):
             self.canvas.strokes = strokes
         return visited[0]
 
-    def close(self) -> None:
-        """Let go of the sketch and its stepper: it stops answering, and `visit_all` no longer counts it."""
-        if self in _steppers:
-            _steppers.remove(self)
-        for widget in _held(self):
-            widget.close()
-        super().close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
-
     def __repr__(self) -> str:
         return f"Sketch({len(self.points)} points, {self.stepper})"
 
@@ -452,7 +449,7 @@ class Sketch(ipywidgets.Box):
         )
 
 
-class Prompt(ipywidgets.VBox):
+class Prompt(_Shown, ipywidgets.VBox):
     """A line to write on, and the picture that comes of what is written: `Prompt(draw, "a red heart", w=[1, 3, 5])`.
 
     draw: called as draw(text, w=...), gives what `Picture.of` takes; so let it take a second or two. Called when Enter
@@ -525,17 +522,6 @@ class Prompt(ipywidgets.VBox):
         if len(positions) > 1:
             film.check(positions)
         return len(positions)
-
-    def close(self) -> None:
-        """Let go of the prompt: it stops answering, and `visit_all` no longer counts it."""
-        if self in _steppers:
-            _steppers.remove(self)
-        for widget in _held(self):
-            widget.close()
-        super().close()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return (super()._repr_mimebundle_(**kwargs) or {}) | {"text/html": self._static(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return (
