@@ -34,6 +34,7 @@ def train(argv: Sequence[str]) -> int:
     """Train one of the course's models, or go on where a stopped training left off."""
     import torch
 
+    from ddpm_edu import pretrained
     from ddpm_edu.recipes import RECIPES, Generative
 
     parser = _parser(train)
@@ -42,18 +43,22 @@ def train(argv: Sequence[str]) -> int:
         text = (recipe.__doc__ or "").strip()
         one = names.add_parser(name, help=_literal(text.split("\n")[0]), description=text)
         _add(one, "out", Path, Path("runs") / name, "folder of the checkpoint; the same folder again resumes")
+        _add(one, "start", Path, None, "weights to begin with: a model's file, such as an earlier training's checkpoint")
         if recipe.presets:
             one.add_argument("--preset", choices=recipe.presets, help="all flags below, as they suit a machine")
         for field, kind in _fields(recipe):
             _add(one, field.name, kind, getattr(recipe(), field.name), field.metadata.get("help", ""))
     options = vars(parser.parse_args(argv))
-    name, out, preset = options.pop("name"), options.pop("out"), options.pop("preset", None)
+    name, out, start = options.pop("name"), options.pop("out"), options.pop("start")
+    preset = options.pop("preset", None)
     if preset:  # flags that are given rule over it
         names.choices[name].set_defaults(**RECIPES[name].presets[preset])
         options = {key: value for key, value in vars(parser.parse_args(argv)).items() if key in options}
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     chosen, path = RECIPES[name](**options), out / "checkpoint.safetensors"
     learners = chosen.learners("cuda" if torch.cuda.is_available() else "cpu")
+    if start and not path.exists():
+        pretrained.start(chosen, learners, start)
     steps = _looking(chosen, learners, chosen.train(learners, path), out)
     if not _until_interrupted(steps):
         print(f"\nStopped, and saved. The same command goes on from there: {path}", file=sys.stderr)

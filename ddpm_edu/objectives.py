@@ -233,19 +233,28 @@ def perceptual_distance(features: Callable[[Tensor], list[Tensor]], x: Tensor, y
 
 
 class AutoencoderLoss(NamedTuple):
-    """The parts, each (): mean squared error of a channel of a pixel, KL in nats an element of z, perceptual."""
+    """The parts, each (): mean squared error of a channel of a pixel, KL in nats an element of z, perceptual, and the
+    mean squared error of what smaller latents decode to."""
 
     pixels: Tensor
     kl: Tensor
     perceptual: Tensor
+    smaller: Tensor
 
 
 def autoencoder_losses(
     vae: VAE, x: Tensor, features: Callable[[Tensor], list[Tensor]], generator: torch.Generator | None = None
 ) -> AutoencoderLoss:
-    """What latent diffusion's autoencoder is trained on, for the caller to weigh (Rombach et al. 2022, section 3.1).
-    x: (b, 3, h, w) in [-1, 1]."""
+    """What latent diffusion's autoencoder is trained on, for the caller to weigh (Rombach et al. 2022, section 3.1; the
+    last part: Skorokhodov et al. 2025). x: (b, 3, h, w) in [-1, 1], h and w divisible by 4.
+
+    smaller: z at a half and at a quarter of its size should decode to x at that size. Without it an autoencoder writes
+    a picture's form into the finest detail of z, where noise destroys it first.
+    """
     q = vae.encode(x)
-    y = vae.decode(q.sample(generator))
+    z = q.sample(generator)
+    y = vae.decode(z)
     kl = q.kl(Gaussian(torch.zeros_like(q.mean), torch.ones_like(q.var)))
-    return AutoencoderLoss((x - y).square().mean(), kl.mean(), perceptual_distance(features, x, y).mean())
+    # The decoder itself, which like every net of convolutions takes any size; `decode` wants that of the model.
+    small = [(F.avg_pool2d(x, f) - vae.decoder(F.avg_pool2d(z, f))).square().mean() for f in (2, 4)]
+    return AutoencoderLoss((x - y).square().mean(), kl.mean(), perceptual_distance(features, x, y).mean(), sum(small))

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ddpm_edu import checkpoint
 from ddpm_edu.data import asset
 from ddpm_edu.recipes import RECIPES, Conditional, Generative, Recipe, config
+from ddpm_edu.training import Learner
 
 
 def shipped(name: str) -> Path:
@@ -43,6 +44,15 @@ def read(path: Path) -> tuple[Recipe, Any]:
     model = recipe.model()
     checkpoint.load_weights(model, {key: value.float() for key, value in weights.items()}, str(path))
     return recipe, model.requires_grad_(False).eval()
+
+
+def start(recipe: Recipe, learners: dict[str, Learner], path: Path) -> None:
+    """Gives a training that has not begun the weights of a trained model of the same shape, in a file as `read` takes
+    it, in place of random ones. The optimizer, the average and the learning rate begin anew."""
+    weights = read(path)[1].state_dict()
+    learner = learners[recipe.ships]
+    for net in (learner.net, learner.ema):
+        checkpoint.load_weights(net, weights, str(path))
 
 
 def write(path: Path, run: Path) -> None:

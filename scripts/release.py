@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("run", type=Path)
     parser.add_argument("--commit", default=head())
+    parser.add_argument("--command", help="what made it, where that was more than one training with the defaults")
     options = parser.parse_args()
     name = f"checkpoints/{options.name}.safetensors"
     pretrained.write(DATA / name, options.run)
@@ -31,7 +32,7 @@ def main() -> None:
         name,
         what=f"{sum(p.numel() for p in denoise.parameters()):,} weights, fp16: {recipe.__doc__}",
         licence="MIT",
-        command=f"ddpm-edu train {options.name}",
+        command=options.command or f"ddpm-edu train {options.name}",
         commit=options.commit,
         quality=quality,
     )

@@ -36,6 +36,7 @@ class Autoencoder(Recipe):
     patch: int = 2
     kl: float = 2.5e-4  # weights of the loss beside the mean squared error
     perceptual: float = 0.01
+    smaller: float = 0.25
     batch: int = 12  # many small steps do more here than fewer large ones in the same time
     lr: float = 1e-3
     decay: float = 0.995
@@ -57,7 +58,8 @@ class Autoencoder(Recipe):
         def update(images: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
             x = self.codec.encode(images)
             loss = autoencoder_losses(net, x, eye.features, generator)
-            yield "autoencoder", loss.pixels + self.kl * loss.kl + self.perceptual * loss.perceptual
+            rest = self.kl * loss.kl + self.perceptual * loss.perceptual + self.smaller * loss.smaller
+            yield "autoencoder", loss.pixels + rest
 
         return update
 
