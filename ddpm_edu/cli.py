@@ -43,7 +43,7 @@ def train(argv: Sequence[str]) -> int:
         text = (recipe.__doc__ or "").strip()
         one = names.add_parser(name, help=_literal(text.split("\n")[0]), description=text)
         _add(one, "out", Path, Path("runs") / name, "folder of the checkpoint; the same folder again resumes")
-        _add(one, "start", Path, None, "weights to begin with: a model's file, such as an earlier training's checkpoint")
+        _add(one, "start", Path, None, "weights to begin with: a model, or a training's checkpoint")
         if recipe.presets:
             one.add_argument("--preset", choices=recipe.presets, help="all flags below, as they suit a machine")
         for field, kind in _fields(recipe):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from manifest import head, record
 from PIL import Image
 from torch import Tensor
@@ -35,9 +36,10 @@ from ddpm_edu.recipes.clip import embed_images
 STEPS, RESAMPLES = 500, 1000
 AS_SHIPPED = Autoencoder(steps=STEPS)
 TRAININGS = {
-    "error": replace(AS_SHIPPED, kl=0.0, perceptual=0.0),
-    "error, KL": replace(AS_SHIPPED, perceptual=0.0),
-    "error, KL, perceptual": AS_SHIPPED,
+    "error": replace(AS_SHIPPED, kl=0.0, perceptual=0.0, smaller=0.0),
+    "error, KL": replace(AS_SHIPPED, perceptual=0.0, smaller=0.0),
+    "error, KL, perceptual": replace(AS_SHIPPED, smaller=0.0),
+    "all four": AS_SHIPPED,
     "KL times 1,000": replace(AS_SHIPPED, kl=1000 * AS_SHIPPED.kl),
 }
 SHOWN = (
@@ -71,7 +73,7 @@ def main() -> None:
     rows, sheet = {}, [images[shown]]
     for name, (recipe, model) in models.items():
         rows[name], back = measure(model, images)
-        weights = {key: getattr(recipe, key) for key in ("kl", "perceptual", "batch", "steps")}
+        weights = {key: getattr(recipe, key) for key in ("kl", "perceptual", "smaller", "batch", "steps")}
         rows[name] = weights | rows[name]
         sheet.append(back[shown])
         print(f"{name:24s}", rows[name], flush=True)
@@ -106,10 +108,18 @@ def measure(model: VAE, images: Tensor) -> tuple[dict[str, Any], Tensor]:
         "perceptual_distance": round(seen.mean().item(), 4),
         "deviation": round(z.std().item(), 4),
         "nats": round(nats.mean().item(), 4),  # an element
+        "finest": round(finest(z), 4),
         "kid": round(paired_kid(*judged), 6),
         "kid_interval": kid_interval(*judged),
     }
     return row, back
+
+
+def finest(z: Tensor) -> float:
+    """The share of the variance of latents, about each channel's mean, that means of 2 x 2 places do not hold."""
+    centred = z - z.mean((0, 2, 3), keepdim=True)
+    kept = F.interpolate(F.avg_pool2d(centred, 2), scale_factor=2)
+    return ((centred - kept).square().sum() / centred.square().sum()).item()
 
 
 def kid_interval(x: Tensor, y: Tensor) -> list[float]:

@@ -20,7 +20,7 @@ from harness import ROOT
 from PIL import Image
 from torch import Tensor
 
-from ddpm_edu import cli, recipes
+from ddpm_edu import cli, pretrained, recipes
 from ddpm_edu.training import Step
 
 
@@ -133,6 +133,18 @@ def test_train_passes_flags_in_their_types(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["train", "toy", *flags]) == 0
     expected = Toy(steps=3, minutes=2.5, widths=(1, 2, 3), target="eps", ema=False)
     assert capsys.readouterr().out.startswith(f"{expected} the learners there/checkpoint.safetensors\n")
+
+
+def test_a_training_is_started_from_a_file_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Where there is a checkpoint already, the training goes on from there."""
+    begun = []
+    monkeypatch.setattr(pretrained, "start", lambda *given: begun.append(given))
+    argv = ["train", "toy", "--out", str(tmp_path), "--start", "model.safetensors"]
+    assert cli.main(argv) == 0
+    assert begun == [(Toy(), "the learners", Path("model.safetensors"))]
+    (tmp_path / "checkpoint.safetensors").touch()
+    assert cli.main(argv) == 0
+    assert len(begun) == 1
 
 
 @dataclasses.dataclass(frozen=True)

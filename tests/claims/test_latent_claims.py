@@ -234,6 +234,20 @@ def test_c24_the_judge_finds_reconstructions_nearer_to_the_pictures_than_as_many
 
 @pytest.mark.claim("C24")
 @torch.no_grad()
+def test_c24_a_smaller_latent_is_a_smaller_picture(shipped: Shipped):
+    """What half the latent decodes to is nearer to half the picture than to a picture of a neighbour or to half a
+    latent that is turned over; and less of the latents is finest detail than halving takes from noise (3/4)."""
+    z, x = F.avg_pool2d(shipped.z, 2), F.avg_pool2d(shipped.x, 2)
+    y = torch.cat([shipped.vae.decoder(part) for part in z.split(100)])
+    turned = torch.cat([shipped.vae.decoder(part) for part in z.flip(1).split(100)])
+    assert psnr(x, y) > max(22, psnr(x, y.roll(1, 0)) + 6, psnr(x, turned) + 6)
+    centred = shipped.z - shipped.z.mean((0, 2, 3), keepdim=True)
+    left = F.interpolate(F.avg_pool2d(centred, 2), scale_factor=2)
+    assert (centred - left).square().sum() < 0.38 * centred.square().sum()
+
+
+@pytest.mark.claim("C24")
+@torch.no_grad()
 def test_c24_decode_the_mean_of_q_rather_than_a_draw(shipped: Shipped):
     """A draw costs something, picture by picture; much less than noise of 0.4 deviations of the latents."""
     noise = torch.randn(shipped.z.shape, generator=seeded(4))

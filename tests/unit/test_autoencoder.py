@@ -66,15 +66,21 @@ def test_a_place_of_z_sees_and_draws_its_part_of_the_picture():
 def test_the_losses_by_hand():
     torch.manual_seed(0)
     vae, eye, x = autoencoder(4, **SMALL), ImageEncoder((16,), 1), pictures()
-    pixels, kl, perceptual = autoencoder_losses(vae, x, eye.features, seeded(1))
+    pixels, kl, perceptual, smaller = autoencoder_losses(vae, x, eye.features, seeded(1))
     q = vae.encode(x)
-    y = vae.decode(q.mean + q.var.sqrt() * torch.randn(q.mean.shape, generator=seeded(1)))
+    z = q.mean + q.var.sqrt() * torch.randn(q.mean.shape, generator=seeded(1))
+    y = vae.decode(z)
     torch.testing.assert_close(pixels, F.mse_loss(y, x))
     theirs = torch.distributions.kl_divergence(
         torch.distributions.Normal(q.mean, q.var.sqrt()), torch.distributions.Normal(0.0, 1.0)
     )
     torch.testing.assert_close(kl, theirs.mean())
     torch.testing.assert_close(perceptual, perceptual_distance(eye.features, x, y).mean())
+    errors = []
+    for f in (2, 4):  # means of f x f places, written as sums over shifted copies
+        x_f, z_f = (sum(one[..., i::f, j::f] for i in range(f) for j in range(f)) / f**2 for one in (x, z))
+        errors.append(F.mse_loss(vae.decoder(z_f), x_f))
+    torch.testing.assert_close(smaller, sum(errors))
 
 
 def test_perceptual_distance_by_hand():
@@ -92,7 +98,7 @@ def test_a_gradient_reaches_every_weight():
     vae, eye = autoencoder(4, **SMALL), ImageEncoder((16,), 1).requires_grad_(False)
     x = pictures()
     losses = autoencoder_losses(vae, x, eye.features)
-    (losses.pixels + losses.kl + losses.perceptual).backward()
+    sum(losses).backward()
     silent = {n for n, p in vae.named_parameters() if p.grad is None or not p.grad.any()}
     # Blocks start as the identity: what stands before their last, zero convolution learns from the second step on.
     assert all(".norm_" in name or ".conv_1" in name for name in silent - {"likelihood.log_sigma"})
@@ -186,8 +192,8 @@ def test_its_loss_is_the_weighted_sum(parts: SimpleNamespace):
     images = emoji("val").images[:2]
     [(name, loss)] = list(TINY.update(learners)(images, seeded(3)))
     assert name == "autoencoder"
-    pixels, kl, perceptual = autoencoder_losses(net, TINY.codec.encode(images), parts.eye.features, seeded(3))
-    torch.testing.assert_close(loss, pixels + TINY.kl * kl + TINY.perceptual * perceptual)
+    pixels, kl, perceptual, smaller = autoencoder_losses(net, TINY.codec.encode(images), parts.eye.features, seeded(3))
+    torch.testing.assert_close(loss, pixels + TINY.kl * kl + TINY.perceptual * perceptual + TINY.smaller * smaller)
 
 
 def test_its_quality_and_its_picture_look_at_val_alone(parts: SimpleNamespace):

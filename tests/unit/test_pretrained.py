@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -69,13 +70,30 @@ def test_weights_of_another_network(trained, tmp_path: Path):
         pretrained.read(tmp_path / "x")
 
 
+def test_a_training_starts_from_a_models_weights(trained, tmp_path: Path):
+    """Both the network and its average begin as the file's model; the first step is the first of a schedule."""
+    learner, run = trained
+    longer = replace(SMALL, steps=50)
+    learners = longer.learners()
+    pretrained.start(longer, learners, run)
+    for begun in (learners["denoise"].net, learners["denoise"].ema):
+        for key, value in learner.ema.state_dict().items():
+            assert torch.equal(begun.state_dict()[key], value), key
+    assert next(longer.train(learners, progress=False)).step == 1
+    with pytest.raises(ValueError, match="holds another network"):
+        pretrained.start(longer, replace(SMALL, widths=(8, 32)).learners(), run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_shipped_model_is_what_its_recipe_makes(name: str):
-    """What a person who types `ddpm-edu train` gets, with the quality that the manifest says."""
+    """What a person who types the manifest's command, the last one if there are several, gets: with the quality that
+    the manifest says."""
     recipe, model = pretrained.read(pretrained.shipped(name))
-    assert recipe == RECIPES[name]()
-    found, kept = recipe.quality(model), data.manifest()[f"checkpoints/{name}.safetensors"]["quality"]
+    listed = data.manifest()[f"checkpoints/{name}.safetensors"]
+    flags = re.findall(r"--(steps|lr) ([\d.e-]+)", listed["command"].split("ddpm-edu train")[-1])
+    assert recipe == replace(RECIPES[name](), **{flag: json.loads(value) for flag, value in flags})
+    found, kept = recipe.quality(model), listed["quality"]
     assert found.keys() == kept.keys()
     for what, value in kept.items():
         assert found[what] == (value if isinstance(value, str) else pytest.approx(value, rel=0.02, abs=0.002)), what
