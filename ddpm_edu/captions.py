@@ -4,7 +4,7 @@ words and not places in a template; and the numbers that it reads."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -144,13 +144,20 @@ def swapped(row: Emoji, attribute: str) -> dict[str, str]:
     return {value: one.caption for value, one in _with(row, attribute).items()}
 
 
-def misread(row: Emoji, u: float) -> Emoji:
-    """The row with one of its attributes wrong: another style, skin tone or gender. u: in [0, 1), decides which."""
+def misread(row: Emoji, u: float, among: Container[str]) -> Emoji | None:
+    """The row with one of its attributes wrong: another style, skin tone or gender. u: in [0, 1), decides which.
+
+    Its caption is one of `among`, or there is None. With the captions of the training pictures, each of which is right
+    somewhere, no caption is only ever shown as wrong: those of the held-out pictures would be, and would be learned to
+    be wrong of whatever they are said.
+    """
     wrong = [
-        [one for value, one in _with(row, attribute).items() if value != getattr(row, attribute)]
-        for attribute in VALUES
+        [one for one in _with(row, name).values() if getattr(one, name) != getattr(row, name) and one.caption in among]
+        for name in VALUES
     ]
     wrong = [rows for rows in wrong if rows]
+    if not wrong:
+        return None
     which, rest = divmod(u * len(wrong), 1)
     return wrong[int(which)][int(rest * len(wrong[int(which)]))]
 

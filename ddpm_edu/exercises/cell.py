@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from ddpm_edu.exercises.declare import Exercise, catalogue
+from ddpm_edu.exercises.reply import code_of
 
 PREAMBLE = """\
 import math
@@ -93,11 +93,6 @@ def fault_of_names(exercise: Exercise, function: Callable[..., Any]) -> str | No
 def _made_in(session: dict[str, Any], value: Any) -> bool:
     """Is it a constant, or a function or class that the notebook itself defines, and so easily moved?"""
     return isinstance(value, int | float | str) or getattr(value, "__module__", None) == session.get("__name__")
-
-
-def code_of(function: Callable[..., Any]) -> CodeType | None:
-    """The function's code; None where there is none (a class, a method written in C, a functools.partial)."""
-    return getattr(inspect.unwrap(function), "__code__", None)
 
 
 def _source(function: Callable[..., Any]) -> str:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ddpm_edu.exercises.declare import Exercise, Mistake
-from ddpm_edu.exercises.student import Call, Reply, here
+from ddpm_edu.exercises.reply import Reply, here
+from ddpm_edu.exercises.student import Call
 from ddpm_edu.exercises.values import copy, near, number, same, size
 
 

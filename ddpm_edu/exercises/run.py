@@ -18,8 +18,9 @@ import torch
 from ddpm_edu.exercises.cell import fault_of_names
 from ddpm_edu.exercises.declare import Exercise, Mistake
 from ddpm_edu.exercises.diagnose import describe_failure, name_mistake
+from ddpm_edu.exercises.reply import Reply, here
 from ddpm_edu.exercises.speed import slow
-from ddpm_edu.exercises.student import Call, Reply, Student, here
+from ddpm_edu.exercises.student import Call, Student
 
 _CONFIG = Path(__file__).with_name("checks.ini")
 # What pytest does beyond collecting and running is switched off: a run takes 15 ms and leaves no output and no files.

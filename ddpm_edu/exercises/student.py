@@ -1,50 +1,23 @@
 """The two sides of a check: the learner's function, and what the checks call in its place.
 
-`here(function)` runs a call where the learner's function lives and answers with a `Reply`, which is plain data;
+`reply.here(function)` runs a call where the learner's function lives and answers with a `Reply`, which is plain data;
 `Student` is what a check gets. Between them lies nothing but the arguments and the Reply, so the function may as well
-live in another process: whoever grades gives `Student` a `call` that sends the arguments to a worker, and the worker
-runs `here`.
+live in another process: `ddpm_edu.grading` gives `Student` a `call` that sends the arguments to a worker, and the
+worker runs `here`.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from ddpm_edu.exercises.cell import code_of
 from ddpm_edu.exercises.declare import Exercise
-from ddpm_edu.exercises.values import copy, describe, fault_of_form, like, plain, same
-
-MOST_PRINTED = 2000  # characters of a learner's own print() that are kept, of each call
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An exception in the learner's code, in words: nothing of it is code any more."""
-
-    message: str  # "ZeroDivisionError: division by zero"
-    where: str  # "line 4 of your cell, `return x / 0`", or "" when it is unknown
-    trace: str  # the learner's own frames
-    untried: bool = False  # the stub's bare NotImplementedError
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came of one call: its output as plain data, or its failure; and which arguments (by position) it changed."""
-
-    output: Any = None
-    failure: Failure | None = None
-    mutated: tuple[int, ...] = ()
-    printed: str = ""
-    warned: str = ""  # Python's first warning
+from ddpm_edu.exercises.reply import Failure, Reply
+from ddpm_edu.exercises.values import copy, describe, fault_of_form, like
 
 
 @dataclass(frozen=True)
@@ -70,26 +43,6 @@ class Call:
 
 class Refused(AssertionError):
     """The reply is not of a form the check could go on with; the recorded call says why."""
-
-
-def here(function: Callable[..., Any]) -> Callable[..., Reply]:
-    """`function` as something that takes copies of plain arguments, never raises, and answers with a Reply."""
-
-    def call(*args: Any) -> Reply:
-        given, before = copy(args), copy(args)
-        printed = _Head()
-        try:
-            with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings(record=True) as caught:
-                output = plain(function(*given))
-            failure = None
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit and pytest's own outcomes are failures of the answer, too
-            output, failure = None, _failure(error, function)
-        mutated = tuple(i for i, (a, b) in enumerate(zip(given, before, strict=True)) if not same(a, b, rtol=0))
-        return Reply(output, failure, mutated, printed.text, _first_warning(caught))
-
-    return call
 
 
 @dataclass
@@ -170,37 +123,3 @@ _CAUSE_OF_FAILURE = {
     "only integer tensors of a single element": " t holds many times: index a tensor with it, not a list.",
     "recursion": " Does the function call itself?",
 }
-
-
-def _failure(error: BaseException, function: Callable[..., Any]) -> Failure:
-    told = traceback.TracebackException.from_exception(error, limit=-50)
-    code = code_of(function)
-    own = [frame for frame in told.stack if code and frame.filename == code.co_filename]
-    message = " ".join("".join(told.format_exception_only()).split())
-    message = message if len(message) <= 300 else f"{message[:297]}..."
-    lines = [f"line {frame.lineno} of your cell, in {frame.name}\n    {frame.line}" for frame in own[-9:]]
-    return Failure(
-        message=message,
-        where=f"line {own[-1].lineno} of your cell, `{own[-1].line}`" if own and own[-1].line else "",
-        trace="\n".join([*lines, message]),
-        # as the stub has it; torch raises the same type where it lacks a dtype, but with words
-        untried=type(error) is NotImplementedError and not error.args,
-    )
-
-
-def _first_warning(caught: list[warnings.WarningMessage]) -> str:
-    """The first warning in one line, as Python would print it but for its place."""
-    if not caught:
-        return ""
-    return " ".join(f"{caught[0].category.__name__}: {caught[0].message}".split())[:300]
-
-
-class _Head(io.TextIOBase):
-    """A stream that keeps the first characters written to it, and lets the rest go."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text[: max(0, MOST_PRINTED - len(self.text))]
-        return len(text)

@@ -61,13 +61,15 @@ class Clip(Recipe):
     def update(self, learners: dict[str, Learner]) -> Update:
         images, rows = emoji("train")
         by, truth, net = captions.tokenizer(self.merges), captions.facts(rows), learners["clip"].net
+        right = {row.caption for row in rows}
         device = next(net.parameters()).device
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
             which = which.cpu()
             shown = [rows[i] for i in which.tolist()]
             u = torch.rand(self.swaps, generator=generator).tolist()
-            wrong = [captions.misread(row, v) for row, v in zip(shown, u, strict=False)]
+            misread = [captions.misread(row, v, right) for row, v in zip(shown, u, strict=False)]
+            wrong = [row for row in misread if row]
             draws = torch.rand(len(shown) + len(wrong), 5, generator=generator).tolist()
             said = [captions.say(row, u) for row, u in zip(shown + wrong, draws, strict=True)]
             meant = torch.cat([truth[which], captions.facts(wrong)])

@@ -15,7 +15,7 @@ from answers import gathered
 from ddpm_edu.exercises import PREAMBLE, agree, attempt, catalogue, find, hint, solution, stub
 from ddpm_edu.exercises.declare import Exercise
 from ddpm_edu.exercises.nb07 import CAUSES, FAULTS, SYMPTOMS, diagnose
-from ddpm_edu.exercises.student import here
+from ddpm_edu.exercises.reply import here
 from ddpm_edu.exercises.values import copy, plain, same
 
 EXERCISES = catalogue()

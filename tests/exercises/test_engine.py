@@ -23,9 +23,9 @@ from ddpm_edu import exercises
 from ddpm_edu.exercises import agree, attempt, check, hint, progress, solution, stub
 from ddpm_edu.exercises.cell import foreign_names
 from ddpm_edu.exercises.declare import Exercise, catalogue, exercise
+from ddpm_edu.exercises.reply import Reply, here
 from ddpm_edu.exercises.report import Page
 from ddpm_edu.exercises.run import judge
-from ddpm_edu.exercises.student import Reply, here
 from ddpm_edu.exercises.values import Opaque, fault_of_form, plain, same
 
 
