@@ -246,7 +246,7 @@ def autoencoder_losses(
     vae: VAE, x: Tensor, features: Callable[[Tensor], list[Tensor]], generator: torch.Generator | None = None
 ) -> AutoencoderLoss:
     """What latent diffusion's autoencoder is trained on, for the caller to weigh (Rombach et al. 2022, section 3.1; the
-    last part: Skorokhodov et al. 2025). x: (b, 3, h, w) in [-1, 1], h and w divisible by 4.
+    last part: Skorokhodov et al. 2025). x: (b, 3, h, w) in [-1, 1]; the sides of z must be divisible by 4.
 
     smaller: z at a half and at a quarter of its size should decode to x at that size. Without it an autoencoder writes
     a picture's form into the finest detail of z, where noise destroys it first.

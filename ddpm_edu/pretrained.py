@@ -48,7 +48,8 @@ def read(path: Path) -> tuple[Recipe, Any]:
 
 def start(recipe: Recipe, learners: dict[str, Learner], path: Path) -> None:
     """Gives a training that has not begun the weights of a trained model of the same shape, in a file as `read` takes
-    it, in place of random ones. The optimizer, the average and the learning rate begin anew."""
+    it, in place of random ones. The optimizer, the average and the learning rate begin anew. A file of another network
+    raises ValueError, and changes nothing."""
     weights = read(path)[1].state_dict()
     learner = learners[recipe.ships]
     for net in (learner.net, learner.ema):

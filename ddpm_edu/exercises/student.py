@@ -2,8 +2,8 @@
 
 `reply.here(function)` runs a call where the learner's function lives and answers with a `Reply`, which is plain data;
 `Student` is what a check gets. Between them lies nothing but the arguments and the Reply, so the function may as well
-live in another process: `ddpm_edu.grading` gives `Student` a `call` that sends the arguments to a worker, and the
-worker runs `here`.
+live in another process: whoever grades gives `Student` a `call` that sends the arguments to a worker, and the worker
+runs `here`.
 """
 
 from __future__ import annotations
