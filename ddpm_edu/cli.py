@@ -1,4 +1,4 @@
-"""The command `ddpm-edu`: doctor, train, sample.
+"""The command `ddpm-edu`: doctor, train, sample, grade.
 
 Each command is a function of its arguments whose docstring is its help. What it needs it imports itself, so that
 `ddpm-edu --help` answers at once and `train` runs on a machine without Jupyter.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -117,15 +118,71 @@ def sample(argv: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {f.__name__: f for f in (doctor, train, sample)}
+def grade(argv: Sequence[str]) -> int:
+    """Grade a class's notebooks: run every submission in a sandbox, and name what was misunderstood.
+
+    Stopped and started again, it goes on where it was. The marks, the reports and the secret that the checks' inputs
+    are drawn from lie in the folder of --out: keep it, and keep it to yourself.
+    """
+    parser = _parser(grade)
+    parser.add_argument(
+        "submissions", type=Path, metavar="SUBMISSIONS", help="a folder: a notebook, or a folder of them, per student"
+    )
+    parser.add_argument(
+        "--notebook", action="append", default=[], metavar="NN", help="such as 05; may be given again (all handed in)"
+    )
+    _add(parser, "hidden", Path, None, "a folder of Python files with checks of your own")
+    _add(parser, "out", Path, Path("grades"), "folder of the results; the same folder again goes on")
+    _add(parser, "csv", Path, None, "where the table goes, if not to grades.csv in that folder")
+    _add(parser, "junit", Path, None, "where JUnit's XML goes, if not to grades.xml")
+    _add(parser, "report", Path, None, "where the report for the class goes, if not to report.html")
+    _add(parser, "jobs", int, os.cpu_count() or 1, "submissions graded at the same time")
+    parser.add_argument(
+        "--allow-weak-sandbox", action="store_true", help="grade also where submissions could read your files"
+    )
+    options = parser.parse_args(argv)
+    from tqdm.auto import tqdm
+
+    from ddpm_edu.grading import report, sandbox
+    from ddpm_edu.grading.grade import Order, grade_class
+    from ddpm_edu.grading.submission import students
+
+    level = sandbox.level() if options.allow_weak_sandbox else "bubblewrap"
+    chapters = tuple(str(chapter).zfill(2) for chapter in options.notebook)
+    order = Order(options.submissions, options.out, chapters, options.hidden, max(1, options.jobs), level)
+    try:
+        with tqdm(total=len(students(order.folder)), desc="grading", unit="submission") as bar:
+            graded = grade_class(order, done=lambda one: bar.update())
+    except KeyboardInterrupt:
+        print("\nStopped. What was graded is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    written = {
+        options.csv or order.out / "grades.csv": report.write_csv,
+        options.junit or order.out / "grades.xml": report.write_junit,
+        options.report or order.out / "report.html": report.write_html,
+    }
+    for path, write in written.items():
+        write(path, graded)
+    mean = sum(one.points for one in graded) / len(graded)
+    print(f"{len(graded)} submissions, on average {mean:.1f} of {graded[0].of:.0f} points, sandbox: {level}.")
+    print("\n".join(map(str, written)))
+    faults = {f"{one.exercise}: {one.sentence}" for each in graded for one in each.results if one.state == "ungraded"}
+    for fault in sorted(faults):
+        print(f"Not graded: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {f.__name__: f for f in (doctor, train, sample, grade)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 1 if doctor found a fault; 2 for what the user can mend, told in one line."""
+    """Run one command. Returns 0; 1 if doctor found a fault or grade could not give a mark; 2 for what the user can mend, told in one line."""
     parser = argparse.ArgumentParser(
         prog="ddpm-edu",
         description="Generative models from likelihood to text-to-image: the course's command.",
-        epilog="commands:\n" + "\n".join(f"  {name:8} {f.__doc__}" for name, f in COMMANDS.items()) + "\n\n"
+        epilog="commands:\n"
+        + "\n".join(f"  {name:8} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items())
+        + "\n\n"
         "`ddpm-edu COMMAND --help` tells more. `make lab` opens the course itself.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -72,7 +72,7 @@ class Outcome:
 def attempt(exercise: Exercise, answer: Any, seed: int = 0) -> Outcome:
     """Check a learner's function where it stands: first whether it can be called as the stub says, then its results."""
     if fault := _fault_of_function(exercise, answer):
-        return Outcome(tuple(Row(_says(test), None) for test in exercise.checks), fault)
+        return Outcome(tuple(Row(says(test), None) for test in exercise.checks), fault)
     with torch.random.fork_rng(devices=[]):  # what the answer draws must not shift the notebook's own random numbers
         outcome = judge(exercise, here(answer), seed)
         if outcome.passed and slow(exercise, answer, outcome.calls):
@@ -147,7 +147,7 @@ class _Checks:
 
     def pytest_runtest_makereport(self, item: pytest.Function, call: pytest.CallInfo[None]) -> pytest.TestReport:
         if call.when == "call":
-            self.rows.append(Row(_says(item.obj), call.excinfo is None, tuple(self.calls)))
+            self.rows.append(Row(says(item.obj), call.excinfo is None, tuple(self.calls)))
             self.calls = []
         elif call.excinfo:
             self.broken = str(call.excinfo.value)
@@ -157,7 +157,7 @@ class _Checks:
         return pytest.TestReport(item.nodeid, item.location, {}, outcome, None, call.when)
 
 
-def _says(test: Callable[..., Any]) -> str:
+def says(test: Callable[..., Any]) -> str:
     """A check's docstring as a row: its first line."""
     return (inspect.getdoc(test) or test.__name__).split("\n")[0].rstrip(".")
 
@@ -172,7 +172,14 @@ def _fault_of_function(exercise: Exercise, answer: Any) -> str | None:
     try:
         signature = inspect.signature(answer)
     except (TypeError, ValueError):  # some callables written in C have none
-        signature = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+        signature = None
+    return fault_of_signature(exercise, signature) or fault_of_names(exercise, answer)
+
+
+def fault_of_signature(exercise: Exercise, signature: inspect.Signature | None) -> str | None:
+    """Why a function of this signature cannot be called as the stub says; None when it can, or none is known."""
+    if signature is None:
+        return None
     need, given = exercise.parameters, tuple(signature.parameters)
     wanted = f"{exercise.name}({', '.join(need)})"
     try:
@@ -184,7 +191,7 @@ def _fault_of_function(exercise: Exercise, answer: Any) -> str | None:
         return f"Your function needs more than it is given: it is called as `{wanted}`."
     if sorted(given[: len(need)]) == sorted(need) and given[: len(need)] != need:
         return f"Your function takes its arguments in another order: it is called as `{wanted}`."
-    return fault_of_names(exercise, answer)
+    return None
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
     """`value` as plain data, copied; an Opaque in place of what is not plain. Never raises."""
     kind = type(value)
     try:
-        if value is None or kind in (str, bool, int):
+        if value is None or kind in (str, bool) or (kind is int and -(2**63) <= value < 2**63):  # as torch holds them
             return value
         if issubclass(kind, Tensor):
             if value.is_complex():
