@@ -176,7 +176,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {f.__name__: f for f in (d
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 1 if doctor found a fault or grade could not give a mark; 2 for what the user can mend, told in one line."""
+    """Run one command. Returns 0; 1 if doctor found a fault, or grade could not give a mark; 2 for what the user can
+    mend, told in one line."""
     parser = argparse.ArgumentParser(
         prog="ddpm-edu",
         description="Generative models from likelihood to text-to-image: the course's command.",

@@ -98,7 +98,7 @@ def answer_to(exercise: Exercise, submission: Submission) -> tuple[str | None, t
     number = exercise.id.partition(".")[2]
     grade_id = f"nb{exercise.id[:2]}_{number}"
     name = re.escape(exercise.name)
-    assigned = rf"{name}\s*(:[^=\n]*)?=\s*(?!=|check\b)"
+    assigned = rf"{name}[ \t]*(:[^=\n]*)?=(?!\s*(=|check\b))"  # and not `name = check(...)`, the cell that checks
     defines = re.compile(rf"^(async\s+def\s+{name}\b|def\s+{name}\b|class\s+{name}\b|{assigned})", re.MULTILINE)
     defining = [one for one in submission.cells if defines.search(one.source)]
     tagged = [one for one in defining if one.grade_id == grade_id]

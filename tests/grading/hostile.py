@@ -19,16 +19,18 @@ ANSWER = "def q_step(x_prev, t, eps, beta):\n"
 def _first(lines: str) -> str:
     """A cell whose function does this once, and then answers rightly."""
     body = "\n".join(f"        {line}" for line in lines.strip("\n").split("\n"))
-    return f"{RIGHT}\ndone = []\n{ANSWER}    if not done:\n        done.append(1)\n{body}\n    return right(x_prev, t, eps, beta)\n"
+    once = f"    if not done:\n        done.append(1)\n{body}\n"
+    return f"{RIGHT}\ndone = []\n{ANSWER}{once}    return right(x_prev, t, eps, beta)\n"
 
 
 def _unless(lines: str) -> str:
     """A cell whose function answers rightly only where all of these lines fail, each by itself."""
     tries = "".join(
-        f"    try:\n        {line}\n        found.append({line!r})\n    except (OSError, ImportError, ValueError): pass\n"
+        f"    try:\n        {line}\n        found.append({line!r})\n    except Exception: pass\n"
         for line in lines.strip("\n").split("\n")
     )
-    return f"{RIGHT}\n{ANSWER}    found = []\n{tries}    return 'found ' + found[0] if found else right(x_prev, t, eps, beta)\n"
+    end = "    return 'found ' + found[0] if found else right(x_prev, t, eps, beta)\n"
+    return f"{RIGHT}\n{ANSWER}    found = []\n{tries}{end}"
 
 
 _CHANNEL = """
@@ -292,10 +294,11 @@ next(iter(__import__('pathlib').Path('/home').rglob('*')))
     "reading other processes": (
         _unless("""
 open('/proc/1/environ').read()
-[][len([p for p in __import__('os').listdir('/proc') if p.isdigit()]) > 8 or 1/0]
+open('/proc/1/mem', 'rb').read(1)
+[0][len([p for p in __import__('os').listdir('/proc') if p.isdigit()]) < 8]
 """),
-        "wrong",  # by its own second line; the first must have failed, see the test
-        "ZeroDivisionError",
+        "passed",
+        "",
     ),
     "writing files": (
         _unless("""
@@ -333,20 +336,26 @@ __import__('socket').getaddrinfo('pypi.org', 443)
     ),
     # those around it
     "killing the parent": (
-        _first("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
-        "passed",
-        "",
+        _first("import os, signal, time\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(5)"),
+        "wrong",
+        "gone",
     ),
-    "killing everyone": (_first("import os, signal\nos.kill(-1, signal.SIGKILL)"), "passed", ""),
+    "killing everyone": (
+        _first("import os, signal, time\nos.kill(-1, signal.SIGKILL)\ntime.sleep(5)"),
+        "wrong",
+        "gone",
+    ),
     "stopping the parent": (_first("import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)"), "passed", ""),
     # the channel
     "a forged reply": (
-        f"{_CHANNEL}{ANSWER}{_FORGED.format(told={'output': 1.0, 'failure': None, 'mutated': [], 'printed': '', 'warned': ''})}",
+        _CHANNEL
+        + ANSWER
+        + _FORGED.format(told={"dict": {"output": 1, "failure": None, "mutated": [], "printed": "", "warned": ""}}),
         "wrong",
-        "",
+        "shape ()",
     ),
     "a forged verdict": (
-        f"{_CHANNEL}{ANSWER}{_FORGED.format(told={'passed': True, 'points': 100})}",
+        _CHANNEL + ANSWER + _FORGED.format(told={"dict": {"passed": True, "points": 100}}),
         "wrong",
         "malformed",
     ),

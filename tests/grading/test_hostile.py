@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,16 +34,18 @@ def outside(tmp_path_factory):
 
 
 def left_running() -> list[str]:
-    """Command lines of what runs as the sandbox's user, but for the worker itself."""
-    lines = [" ".join(one.cmdline()) for one in psutil.process_iter() if _user(one) == FIRST_UID + 17]
-    return sorted(lines)[1:]
-
-
-def _user(process: psutil.Process) -> int:
-    try:
-        return process.uids().real
-    except psutil.NoSuchProcess:
-        return -1
+    """Command lines of what runs as the sandbox's user but the worker; what was killed may take a moment to end."""
+    for _ in range(50):
+        lines = []
+        for one in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess):
+                if one.uids().real == FIRST_UID + 17 and one.status() != psutil.STATUS_ZOMBIE:
+                    lines.append(" ".join(one.cmdline()))
+        workers = [line for line in lines if "serve(" in line]
+        if len(lines) == len(workers) <= 1:
+            return []
+        time.sleep(0.1)
+    return lines
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -62,14 +65,13 @@ def test_it_earns_what_it_earns_and_leaves_nothing(kind: str, sandbox: Sandbox, 
     assert Path(outside["secret"]).read_text() == "the inputs"
 
 
-def test_the_same_kinds_do_reach_out_where_nothing_holds_them(outside, tmp_path):
+def test_the_same_kinds_do_reach_out_where_nothing_holds_them(outside):
     """The attempts are real: outside a sandbox, files are read and written, and the port answers."""
     reads = HOSTILE["reading files"][0].replace("{secret}", outside["secret"]).replace("{root}", outside["root"])
     with Sandbox("limits") as weak:
         assert grade_exercise(Q_STEP, reads, (), weak, seed=3).state == "wrong"
-        for kind in ("importing the references", "the network"):
-            source = HOSTILE[kind][0].replace("{port}", outside["port"])
-            assert grade_exercise(Q_STEP, source, (), weak, seed=3).state == "wrong", kind
+        reaches = HOSTILE["the network"][0].replace("{port}", outside["port"])
+        assert grade_exercise(Q_STEP, reaches, (), weak, seed=3).state == "wrong"
 
 
 def test_a_timeout_ends_the_exercise(sandbox: Sandbox):
