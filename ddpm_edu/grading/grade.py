@@ -227,7 +227,7 @@ def grade_class(order: Order, done: Callable[[Graded], None] = lambda graded: No
     exercises = [one for one in catalogue() if one.id[:2] in _chapters(order, found)]
     if not exercises:
         raise ValueError("There is nothing to grade: no submission has a cell of an exercise (tag nb05_2).")
-    secret, state = _secret(order.out), _state_of_course(order)
+    secret, state = secret_of(order.out), _state_of_course(order)
     ids = tuple(one.id for one in exercises)
     works = {}
     for student, path in found.items():
@@ -297,7 +297,7 @@ def _chapters(order: Order, found: dict[str, Path]) -> set[str]:
     return set(order.chapters)
 
 
-def _secret(out: Path) -> str:
+def secret_of(out: Path) -> str:
     """The secret of this folder of results, made when there is none: whoever has it can foretell a check's inputs."""
     path = out / "secret"
     out.mkdir(parents=True, exist_ok=True)
