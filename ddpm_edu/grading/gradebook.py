@@ -162,7 +162,7 @@ def harmless_html(source: str) -> str:
 
 
 def _output(result: Result | None) -> NotebookNode:
-    """What a check cell shows: the checks that passed, or an error, by which nbgrader knows that there are no points."""
+    """What a check cell shows: the checks that passed, or an error, by which nbgrader knows of no points."""
     if result is None:
         return new_output("error", ename="NotGraded", evalue="No exercise of the course.", traceback=[])
     rows = [f"{MARKS[passed]}  {row}" for row, passed in result.rows]

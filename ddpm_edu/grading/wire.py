@@ -154,7 +154,8 @@ def _told(value: Any, bodies: list[bytes], functions: list[Callable[..., Any]]) 
         name = str(value.dtype).removeprefix("torch.")
         if name not in DTYPES or value.layout != torch.strided:
             return {"opaque": f"tensor of type {name}" if name not in DTYPES else "sparse tensor"}
-        flat = value.detach().cpu().resolve_neg().reshape(-1)
+        # a clone: torch calls a single number contiguous whatever its stride, and cannot then view it as bytes
+        flat = value.detach().cpu().resolve_neg().reshape(-1).clone(memory_format=torch.contiguous_format)
         bodies.append(flat.view(torch.uint8).numpy().tobytes() if len(flat) else b"")
         return {"tensor": [name, list(value.shape)]}
     if isinstance(value, Opaque):

@@ -74,7 +74,7 @@ def run(channel: Channel, names: dict[str, Any]) -> None:
             reply = call(*args)
             try:
                 channel.send(_plain(reply))
-            except Violation as error:
+            except Exception as error:
                 channel.send(_plain(Reply(failure=Failure(f"ValueError: your result, {error}", "", ""))))
 
 

@@ -87,7 +87,7 @@ def _ways(random_: random.Random) -> dict[str, dict[str, list[tuple[str | None, 
             *[(solution(exercise), "passed", ""), (stub(exercise), "untried", ""), (None, "missing", "")] * 2,
         ]
         if exercise.id == "05.1":
-            some += [(*HOSTILE[kind][:2], "?") for kind in quick]
+            some += [(*HOSTILE[kind][:2], "?") for kind in quick if "q_step" in HOSTILE[kind][0]]
         random_.shuffle(some)
         ways.setdefault(exercise.id[:2], {})[exercise.id] = some
     return ways

@@ -42,6 +42,7 @@ def frame(head: object, body: bytes = b"") -> bytes:
         {"tensor": [1, 2], "dict": {"opaque": "no"}},
         torch.randn(3, 4).T,
         torch.randn(4)[::2],
+        torch.randn(4)[::2][:1],
         torch.tensor(2.0),
         torch.zeros(0, 3),
         torch.ones(1).expand(1000),
