@@ -119,12 +119,12 @@ def sample(argv: Sequence[str]) -> int:
 
 
 def grade(argv: Sequence[str]) -> int:
-    """Grade a class's notebooks: run every submission in a sandbox, and name what was misunderstood.
-
-    Stopped and started again, it goes on where it was. The marks, the reports and the secret that the checks' inputs
-    are drawn from lie in the folder of --out: keep it, and keep it to yourself.
-    """
+    """Grade a class's notebooks: run every submission in a sandbox, and name what was misunderstood."""
     parser = _parser(grade)
+    parser.epilog = (
+        "Stopped and started again, it goes on where it was. The marks, the reports and the secret that the checks' "
+        "inputs are drawn from lie in the folder of --out: keep it, and keep it to yourself."
+    )
     parser.add_argument(
         "submissions", type=Path, metavar="SUBMISSIONS", help="a folder: a notebook, or a folder of them, per student"
     )
@@ -181,9 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="ddpm-edu",
         description="Generative models from likelihood to text-to-image: the course's command.",
-        epilog="commands:\n"
-        + "\n".join(f"  {name:8} {(f.__doc__ or '').splitlines()[0]}" for name, f in COMMANDS.items())
-        + "\n\n"
+        epilog="commands:\n" + "\n".join(f"  {name:8} {f.__doc__}" for name, f in COMMANDS.items()) + "\n\n"
         "`ddpm-edu COMMAND --help` tells more. `make lab` opens the course itself.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

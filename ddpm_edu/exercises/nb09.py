@@ -575,8 +575,8 @@ def real_and_generated(rng: torch.Generator, n: int, m: int) -> tuple[Tensor, Te
 
 @precision.check
 def test_precision_matches_the_definition(student, rng):
-    """agrees with the definition for random features and k = 3, 1, 5"""
-    for n, m, k in ((40, 150, 3), (60, 130, 1), (30, 170, 5)):
+    """agrees with the definition for random features and k = 3, 1, 5, 4"""
+    for n, m, k in ((40, 600, 3), (60, 520, 1), (30, 680, 5), (50, 640, 4)):  # many: a share of few agrees by chance
         real, generated = real_and_generated(rng, n, m)
         agree(student.precision(real, generated, k), precision(real, generated, k))
 
