@@ -26,12 +26,14 @@ def name_mistake(exercise: Exercise, calls: Sequence[Call], failed: Sequence[Cal
     if all(_right(call) for call in failed):
         return None
 
-    def alike(mistake: Mistake, some: Sequence[Call]) -> int:
+    def alike(mistake: Mistake, some: Sequence[Call]) -> Iterator[bool]:
         run = here(mistake.function)
-        return sum(_same_reply(call.reply, run(*call.args), call.need) for call in some)
+        return (_same_reply(call.reply, run(*call.args), call.need) for call in some)
 
-    matching = [mistake for mistake in exercise.mistakes if alike(mistake, failed) == len(failed)]
-    return max(matching, key=lambda mistake: alike(mistake, calls), default=None)
+    matching = [mistake for mistake in exercise.mistakes if all(alike(mistake, failed))]
+    if len(matching) < 2:
+        return matching[0] if matching else None
+    return max(matching, key=lambda mistake: sum(alike(mistake, calls)))
 
 
 def describe_failure(

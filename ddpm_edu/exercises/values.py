@@ -66,6 +66,8 @@ def number(value: Any) -> bool:
 
 def same(got: Any, need: Any, rtol: float = RTOL) -> bool:
     """Equal plain data: numbers within `rtol` of their own size or of the tensor's mean size, the rest exactly."""
+    if isinstance(got, Tensor) and isinstance(need, Tensor) and got.dtype == need.dtype and torch.equal(got, need):
+        return True  # the usual case, and many times faster than what follows
     if number(got) and number(need):
         got, need = (torch.as_tensor(value).to(torch.float64) for value in (got, need))
         return got.shape == need.shape and bool(near(got, need, rtol).all())
