@@ -164,7 +164,9 @@ def grade(argv: Sequence[str]) -> int:
     for path, write in written.items():
         write(path, graded)
     mean = sum(one.points for one in graded) / len(graded)
-    print(f"{len(graded)} submissions, on average {mean:.1f} of {graded[0].of:.0f} points, sandbox: {level}.")
+    asked = ", ".join(sorted({one.exercise[:2] for one in graded[0].results}))
+    print(f"{len(graded)} submissions, notebooks {asked}: on average {mean:.1f} of {graded[0].of:.0f} points.")
+    print(f"sandbox: {level}")
     print("\n".join(map(str, written)))
     faults = {f"{one.exercise}: {one.sentence}" for each in graded for one in each.results if one.state == "ungraded"}
     for fault in sorted(faults):

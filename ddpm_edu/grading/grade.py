@@ -224,7 +224,8 @@ def grade_class(order: Order, done: Callable[[Graded], None] = lambda graded: No
     if order.out.resolve().is_relative_to(order.folder.resolve()):
         raise ValueError(f"Results in {order.out} would lie among the submissions: choose another folder with --out.")
     load_hidden(order.hidden)
-    exercises = [one for one in catalogue() if one.id[:2] in _chapters(order, found)]
+    chapters = _chapters(order, found)
+    exercises = [one for one in catalogue() if one.id[:2] in chapters]
     if not exercises:
         raise ValueError("There is nothing to grade: no submission has a cell of an exercise (tag nb05_2).")
     secret, state = secret_of(order.out), _state_of_course(order)
