@@ -69,7 +69,7 @@ def same(got: Any, need: Any, rtol: float = RTOL) -> bool:
     if isinstance(got, Tensor) and isinstance(need, Tensor) and got.dtype == need.dtype and torch.equal(got, need):
         return True  # the usual case, and many times faster than what follows
     if number(got) and number(need):
-        got, need = (torch.as_tensor(value).to(torch.float64) for value in (got, need))
+        got, need = torch.as_tensor(got), torch.as_tensor(need)
         return got.shape == need.shape and bool(near(got, need, rtol).all())
     if isinstance(got, list) and isinstance(need, list | tuple):
         return len(got) == len(need) and all(same(a, b, rtol) for a, b in zip(got, need, strict=True))

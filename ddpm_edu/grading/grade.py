@@ -9,15 +9,18 @@ import hashlib
 import hmac
 import importlib.util
 import inspect
+import itertools
 import json
 import multiprocessing
 import os
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ from ddpm_edu.exercises.values import copy, plain
 from ddpm_edu.grading import results
 from ddpm_edu.grading.results import Graded, Result, State
 from ddpm_edu.grading.sandbox import LEVELS, Sandbox, level
-from ddpm_edu.grading.submission import Submission, answer_to, read, students
+from ddpm_edu.grading.submission import Submission, answer_to, notebooks, read, students
 from ddpm_edu.grading.wire import Channel, Function, Late, Violation, text
 
 CALL = 10.0  # seconds that one call of an answer may take
@@ -56,12 +59,16 @@ def grade_exercise(
     if source is None:
         return Result(exercise.id, "missing", 0.0, of, sentence="No cell answers this exercise.", notes=notes)
     try:
-        with sandbox.job() as channel:
-            answer = Answer(channel, exercise, source)
-            outcome = answer.outcome(seed)
-        told = sandbox.killed
-    except RuntimeError as error:  # the checks, or the sandbox: not the student's fault, so no mark
-        return Result(exercise.id, "ungraded", None, of, sentence=text(str(error)), notes=notes)
+        for _ in range(2):  # a sandbox that was stopped for memory may have been stopped for another's: once more, then
+            with sandbox.job() as channel:
+                answer = Answer(channel, exercise, source)
+                outcome = answer.outcome(seed)
+            told = sandbox.killed
+            if not told:
+                break
+    except Exception as error:  # the checks' fault, or the sandbox's, not the student's: no mark, and on with the class
+        said = str(error) if type(error) is RuntimeError else f"{type(error).__name__}: {error}"
+        return Result(exercise.id, "ungraded", None, of, sentence=text(said), notes=notes)
     notes += tuple(filter(None, [answer.note, told and f"stopped: {told}"]))
     rows = tuple((row.text, row.passed) for row in outcome.rows)
     if outcome.passed:
@@ -98,7 +105,7 @@ class Answer:
         try:
             self._channel.deadline = min(time.monotonic() + CALL, self._end)
             self._channel.send(list(args), functions)
-            while isinstance(told := self._channel.receive(), dict) and "asks" in told:
+            while "asks" in (told := _fields(self._channel.receive())):
                 self._channel.send(_answered(functions, told))
             return _reply(told, len(args))
         except (Late, Violation) as error:
@@ -110,15 +117,13 @@ class Answer:
         try:
             self._channel.deadline = min(time.monotonic() + CALL, self._end)
             self._channel.send({"cell": self._source, "name": self._exercise.name})
-            told = self._channel.receive()
-            failure = _failure(told["failure"])
-            if told["there"] is True:  # what stopped the cell came after the function's definition
+            told = _fields(self._channel.receive())
+            failure = _failure(told.get("failure"))
+            if told.get("there") is True:  # what stopped the cell came after the function's definition
                 self.note = f"the cell stopped: {failure.message}" if failure else ""
-                return fault_of_signature(self._exercise, _signature(told["parameters"])) or ""
+                return fault_of_signature(self._exercise, _signature(told.get("parameters"))) or ""
         except (Late, Violation) as error:
             return f"The cell stopped: {_why(error)}."
-        except (TypeError, KeyError, ValueError):
-            return "The cell stopped: it answers in its function's place."
         if failure:
             where = f" in {failure.where}" if failure.where else ""
             return f"The cell stopped{where}: {failure.message.rstrip('.')}."
@@ -129,6 +134,13 @@ def _why(error: Exception) -> str:
     if isinstance(error, Late):
         return f"TimeoutError: no answer within {CALL:.0f} seconds"
     return f"RuntimeError: {error}; it has ended Python, used too much memory, or broken off"
+
+
+def _fields(told: Any) -> dict[str, Any]:
+    """What every frame of a worker is. Raises Violation where it is something else."""
+    if not isinstance(told, dict):
+        raise Violation("a frame is malformed")
+    return told
 
 
 def _answered(functions: Sequence[Callable[..., Any]], told: dict[str, Any]) -> dict[str, Any]:
@@ -144,24 +156,21 @@ def _answered(functions: Sequence[Callable[..., Any]], told: dict[str, Any]) -> 
         return {"error": type(error).__name__, "message": text(str(error), 300)}
 
 
-def _reply(told: Any, arguments: int) -> Reply:
+def _reply(told: dict[str, Any], arguments: int) -> Reply:
     """What a worker says of a call, as a Reply. Raises Violation where it cannot be one."""
-    try:
-        mutated = tuple(i for i in told["mutated"] if type(i) is int and 0 <= i < arguments)
-        failure = _failure(told["failure"])
-        output = _without_functions(told["output"])
-        return Reply(output, failure, mutated, text(told["printed"]), text(told["warned"], 300))
-    except (TypeError, KeyError):
-        raise Violation("a frame is malformed") from None
+    if not {"output", "failure", "mutated"} <= told.keys() or not isinstance(told["mutated"], list):
+        raise Violation("a frame is malformed")
+    mutated = tuple(i for i in told["mutated"] if type(i) is int and 0 <= i < arguments)
+    output = _without_functions(told["output"])
+    printed, warned = text(told.get("printed")), text(told.get("warned"), 300)
+    return Reply(output, _failure(told["failure"]), mutated, printed, warned)
 
 
 def _failure(told: Any) -> Failure | None:
-    if not told:
+    if told is None:
         return None
-    message, where, trace = (
-        text(told[name], most) for name, most in (("message", 300), ("where", 300), ("trace", 4000))
-    )
-    return Failure(message or "Exception", where, trace, told["untried"] is True)
+    message, where, trace = (text(_fields(told).get(name), 4000) for name in ("message", "where", "trace"))
+    return Failure(message[:300] or "Exception", where[:300], trace, told.get("untried") is True)
 
 
 def _without_functions(value: Any) -> Any:
@@ -178,11 +187,11 @@ def _signature(told: Any) -> inspect.Signature | None:
         kinds = list(inspect._ParameterKind)
         return inspect.Signature(
             [
-                inspect.Parameter(name, kinds[kind], default=None if default else inspect.Parameter.empty)
+                inspect.Parameter(name, kinds[kind], default=None if default is True else inspect.Parameter.empty)
                 for name, kind, default in told[:100]
             ]
         )
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, LookupError, RuntimeError):
         return None
 
 
@@ -290,7 +299,9 @@ def load_hidden(folder: Path | None) -> None:
 
 def _chapters(order: Order, found: dict[str, Path]) -> set[str]:
     if not order.chapters:
-        return {chapter for student, path in found.items() for chapter in read(student, path).chapters}
+        claims = Counter(chapter for student, path in found.items() for chapter in read(student, path).chapters)
+        # what one student in ten says was asked for: a cell with a strange tag must not add to what all have to do
+        return {chapter for chapter, count in claims.items() if count >= len(found) / 10}
     known = {one.id[:2] for one in catalogue()}
     wrong = [chapter for chapter in order.chapters if chapter not in known]
     if wrong:
@@ -302,11 +313,13 @@ def secret_of(out: Path) -> str:
     """The secret of this folder of results, made when there is none: whoever has it can foretell a check's inputs."""
     path = out / "secret"
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    if not path.exists():
+        whole = path.with_name(f"secret.{os.getpid()}")  # never half of it, and never over another
+        with open(os.open(whole, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(secrets.token_hex(16))
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            os.link(whole, path)
+        whole.unlink()
     return path.read_text().strip()
 
 
@@ -322,10 +335,11 @@ def _state_of_course(order: Order) -> str:
 
 def _add_digest_of(digest: hashlib._Hash, path: Path) -> None:
     """What would make a submission another: its files, each by name, size and time of change."""
-    files = [path] if not path.is_dir() or path.is_symlink() else sorted(path.rglob("*.ipynb"))
-    for file in files[:1000]:
-        at = file.lstat()
-        digest.update(json.dumps([str(file), at.st_size, at.st_mtime_ns]).encode(errors="surrogateescape"))
+    for file, fault in itertools.islice(notebooks(path), 1000):
+        digest.update(json.dumps([str(file), fault]).encode())
+        with suppress(OSError):
+            at = file.lstat()
+            digest.update(f"{at.st_size} {at.st_mtime_ns}".encode())
 
 
 # Graders: processes, each with a sandbox of its own -------------------------------------------------------------------
@@ -345,7 +359,8 @@ def _graded(order: Order, works: Sequence[_Work]) -> Iterator[Graded]:
                 try:
                     futures = {pool.submit(_grade, work): student for student, work in left.items()}
                     while futures:
-                        for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                        ended = wait(futures, return_when=FIRST_COMPLETED).done
+                        for future in sorted(ended, key=lambda one: one.exception() is not None):
                             student = futures.pop(future)
                             yield future.result()
                             del left[student]

@@ -37,7 +37,7 @@ from ddpm_edu.exercises.report import MARKS
 from ddpm_edu.grading.grade import allowed, grade_exercise, load_hidden, secret_of, seed_of
 from ddpm_edu.grading.results import Result
 from ddpm_edu.grading.sandbox import Sandbox, level
-from ddpm_edu.grading.submission import answer_to, read
+from ddpm_edu.grading.submission import answer_to, load, read
 from ddpm_edu.grading.wire import text
 
 _OURS = "ddpm_edu"  # the key of a cell's metadata in which `GradeSubmission` tells `SaveGrades` what no output holds
@@ -138,7 +138,7 @@ class Reader(NotebookExporter):
 
     def from_filename(self, filename: str, resources: Any = None, **kw: Any) -> tuple[Any, Any]:
         try:
-            nb = nbformat.reads(Path(filename).read_text(encoding="utf-8-sig"), as_version=4)
+            nb = nbformat.from_dict(load(Path(filename)))
             nbformat.validate(nb)
         except Exception:  # of a submission anything can be expected
             nb = new_notebook()

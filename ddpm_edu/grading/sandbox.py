@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ddpm_edu.exercises.cell import PREAMBLE
+from ddpm_edu.grading import seccomp
 from ddpm_edu.grading.wire import Channel, Late, Violation
 
 LEVELS = {
@@ -63,9 +64,13 @@ def level() -> str:
 def _bubblewrap_works() -> bool:
     if not all(shutil.which(program) for program in ("bwrap", "prlimit", "setpriv")):
         return False
-    command = [*_bubblewrap(Path(tempfile.gettempdir()), 0, []), sys.executable, "-I", "-c", "print('works')"]
+    python = [sys.executable, "-I", "-c", "print('works')"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START, check=False)
+        with _filter() as number:
+            command = [*_bubblewrap(Path(tempfile.gettempdir()), 0, [], number), *python]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=START, check=False, pass_fds=(number,)
+            )
     except subprocess.TimeoutExpired:
         return False
     return done.stdout == "works\n"
@@ -149,16 +154,18 @@ class Sandbox:
         isolated = self.level == "bubblewrap"
         course = "/course" if isolated else self._folder.name
         python = [sys.executable, "-I", "-c", _MAIN.format(course=course)]
-        command = [*_bubblewrap(Path(self._folder.name), self._slot, self._hide), *python] if isolated else python
-        self._process = subprocess.Popen(
-            command,
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,
-            preexec_fn=None if isolated else _limit,
-        )
+        with _filter() as number:
+            around = _bubblewrap(Path(self._folder.name), self._slot, self._hide, number) if isolated else []
+            self._process = subprocess.Popen(
+                [*around, *python],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,
+                preexec_fn=None if isolated else _limit,
+                pass_fds=(number,) if isolated else (),
+            )
         theirs.close()
         self._control = Channel(ours)
         self._control.deadline = time.monotonic() + START
@@ -172,8 +179,9 @@ class Sandbox:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Stop the sandbox when all that runs in it holds too much memory: the limits above are each process's own."""
+        before = _shared()
         while process.poll() is None:
-            if memory_of(process.pid) > MOST_MEMORY:
+            if memory_of(process.pid) + max(0, _shared() - before) > MOST_MEMORY:
                 self.killed = f"it used more than {MOST_MEMORY >> 30} GiB of memory"
                 _kill(process)
                 return
@@ -200,9 +208,10 @@ class Sandbox:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """With bubblewrap the whole namespace ends with its first process."""
+    below = _below(process.pid)  # before they lose their parent
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    for child in _below(process.pid):
+    for child in below:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     process.wait()
@@ -214,6 +223,15 @@ def memory_of(pid: int) -> int:
     # cheap first: pages that a fork shares with its parent are counted in both, so this is never too low
     held = sum(_resident(one) for one in pids)
     return held if held <= MOST_MEMORY else sum(_proportional(one) for one in pids)
+
+
+def _shared() -> int:
+    """Bytes of memory that belong to no process alone, on the whole machine: a submission may let go of its own."""
+    with suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("Shmem:"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 def _resident(pid: int) -> int:
@@ -257,12 +275,22 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", **threads}
 
 
-def _bubblewrap(course: Path, slot: int, hide: Sequence[Path]) -> list[str]:
-    """The command that a program's own is appended to."""
+@contextmanager
+def _filter() -> Iterator[int]:
+    """The number of an open file with the filter of system calls, as bubblewrap reads it: from its beginning."""
+    with tempfile.TemporaryFile() as file:
+        file.write(seccomp.program() or b"")
+        file.seek(0)
+        yield file.fileno()
+
+
+def _bubblewrap(course: Path, slot: int, hide: Sequence[Path], filter: int) -> list[str]:
+    """The command that a program's own is appended to. filter: see `_filter`."""
     root = os.geteuid() == 0
     uid = str(FIRST_UID + slot)
     command = ["bwrap", "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
     command += ["--unshare-uts", "--unshare-cgroup-try"]
+    command += ["--seccomp", str(filter)] if seccomp.program() else []
     # With a user namespace root stays root to the kernel, which then does not count its processes.
     command += [] if root else ["--unshare-user", "--uid", uid, "--gid", uid]
     shown = [Path("/usr")]
@@ -280,8 +308,9 @@ def _bubblewrap(course: Path, slot: int, hide: Sequence[Path]) -> list[str]:
             command += ["--ro-bind", str(prefix), str(prefix)]
             shown.append(prefix)
     # Installed, not only linked: the course's own package lies there, references and all.
-    installed = [path for prefix in shown for path in prefix.glob("lib/python3*/site-packages/ddpm_edu")]
-    for path in [*installed, *hide]:
+    within = [*shown, Path("/usr/local"), *(Path(path).resolve() for path in (sys.base_prefix, sys.prefix))]
+    installed = [path for prefix in within for path in prefix.glob("lib*/python3*/*-packages/ddpm_edu")]
+    for path in dict.fromkeys([_PACKAGE, *installed, *hide]):
         if any(path.is_relative_to(other) for other in shown):
             command += ["--tmpfs", str(path), "--remount-ro", str(path)]
     command += ["--ro-bind", str(course), "/course", "--proc", "/proc", "--dev", "/dev"]

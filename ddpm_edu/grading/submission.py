@@ -19,7 +19,9 @@ from ddpm_edu.exercises.declare import Exercise
 from ddpm_edu.grading.wire import text
 
 MOST_BYTES = 20 << 20  # of a notebook; with all its pictures the course's largest, executed, is below
+MOST_CELLS = 1000  # code cells of a notebook
 MOST_NOTEBOOKS = 40  # of a student
+DEEPEST = 8  # folders in a student's
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ def read(student: str, path: Path) -> Submission:
     """The submission at `path`, a notebook or a folder of them. Never raises for what is in it."""
     cells: list[Cell] = []
     notes: list[str] = []
-    for count, (file, fault) in enumerate(_notebooks(path)):
+    for count, (file, fault) in enumerate(notebooks(path)):
         name = text(file.name, 100)
         if count == MOST_NOTEBOOKS:
             notes.append(f"more than {MOST_NOTEBOOKS} notebooks: the rest was left out")
             break
         try:
-            cells += cells_of(_load(file, fault), name)
+            cells += cells_of(load(file, fault), name)
         except ValueError as error:
             notes.append(f"{name} was left out: {error}")
     if not cells and not notes:
@@ -112,18 +114,12 @@ def answer_to(exercise: Exercise, submission: Submission) -> tuple[str | None, t
         notes.append(f"{len(defining)} cells define {exercise.name}: the last one that was written in was graded")
     if chosen[-1].grade_id != grade_id:
         notes.append(f"found by its name: the cell does not carry the tag {grade_id}")
-    source, magics = _magics.subn(r"\1pass  # \2", chosen[-1].source)
-    if magics:
-        notes.append("lines of notebook magic (%, !, ?) were left out")
-    return source, tuple(notes)
+    return chosen[-1].source, tuple(notes)
 
 
 def _untried(one: Cell) -> bool:
     """Does it end as a stub does?"""
     return one.source.rstrip().endswith("raise NotImplementedError")
-
-
-_magics = re.compile(r"^([ \t]*)([%!?].*)$", re.MULTILINE)
 
 
 def cells_of(notebook: Any, name: str = "") -> list[Cell]:
@@ -136,7 +132,7 @@ def cells_of(notebook: Any, name: str = "") -> list[Cell]:
     if not isinstance(found, list):
         old = isinstance(notebook, dict) and "worksheets" in notebook
         raise ValueError("of an old format, save it in JupyterLab" if old else "it is not a notebook")
-    cells = []
+    cells: list[Cell] = []
     for one in found:
         if not (isinstance(one, dict) and one.get("cell_type") == "code"):
             continue
@@ -145,6 +141,8 @@ def cells_of(notebook: Any, name: str = "") -> list[Cell]:
             source = "".join(source)
         if not isinstance(source, str):
             raise ValueError("a cell's source is not text")
+        if len(cells) == MOST_CELLS:
+            raise ValueError(f"it has more than {MOST_CELLS} cells of code")
         cells.append(Cell(text(source, 200_000), _grade_id(one), name))
     return cells
 
@@ -155,23 +153,26 @@ def _grade_id(one: dict[str, Any]) -> str:
     return text(nbgrader.get("grade_id") if isinstance(nbgrader, dict) else "", 100)
 
 
-def _notebooks(path: Path) -> Iterator[tuple[Path, str]]:
+def notebooks(path: Path) -> Iterator[tuple[Path, str]]:
     """The notebook files of a submission, in order of their names, and what is wrong with each before it is opened."""
-    if path.is_symlink():
+    if os.path.islink(path):
         yield path, "it is a link, not a file"
-    elif path.is_dir():
+    elif os.path.isdir(path):
         for folder, inner, names in os.walk(path):  # which follows no links
             inner[:] = sorted(name for name in inner if not name.startswith("."))
-            linked = [name for name in inner if Path(folder, name).is_symlink()]
-            yield from ((Path(folder, name), "it is a link, not a folder") for name in linked)
+            linked = [name for name in inner if os.path.islink(os.path.join(folder, name))]
+            yield from ((Path(folder, name), "it is a link") for name in linked)
+            if len(Path(folder).relative_to(path).parts) >= DEEPEST:
+                yield from ((Path(folder, name), "it lies too deep") for name in inner)
+                inner.clear()
             for name in sorted(names):
                 if name.endswith(".ipynb") and not name.startswith("."):
-                    yield from _notebooks(Path(folder, name))
+                    yield from notebooks(Path(folder, name))
     else:
         yield path, ""
 
 
-def _load(path: Path, fault: str) -> Any:
+def load(path: Path, fault: str = "") -> Any:
     """A notebook file's JSON. Raises ValueError, in words to follow "was left out: "."""
     if fault:
         raise ValueError(fault)

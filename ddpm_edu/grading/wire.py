@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ddpm_edu.exercises.values import Opaque
 
-MOST_HEAD = 4 << 20  # bytes
+MOST_HEAD = 1 << 20  # bytes
 MOST_BODY = 64 << 20
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -130,7 +130,7 @@ def unpack(head: bytes | bytearray, body: bytes | bytearray) -> Any:
         told = json.loads(head)
         rest = memoryview(body)
         value, rest = _read(told, rest)
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError, RuntimeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
         raise Violation(f"a frame is malformed: {type(error).__name__}") from None
     if rest:
         raise Violation("a frame is malformed: its body is too long")

@@ -13,6 +13,7 @@ import contextlib
 import inspect
 import linecache
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -25,6 +26,8 @@ import torch
 from ddpm_edu.exercises.reply import Failure, Reply, here
 from ddpm_edu.exercises.values import plain
 from ddpm_edu.grading.wire import Channel, Function, Violation
+
+_magic = re.compile(r"^([ \t]*)([%!?].*)$", re.MULTILINE)
 
 
 def serve(control: socket.socket) -> None:
@@ -85,7 +88,10 @@ def _defined(cell: str, name: str, names: dict[str, Any]) -> tuple[Any, Failure 
     names |= {"__name__": "__main__", "check": lambda id, answer=None: answer}  # the notebook's, which a cell may call
     names |= {other: lambda *_: None for other in ("hint", "solution", "progress", "display")}
     try:
-        code = compile(cell, place, "exec", dont_inherit=True)
+        try:
+            code = compile(cell, place, "exec", dont_inherit=True)
+        except SyntaxError:  # is it the notebook's magic (%, !, ?)? In plain Python, too, a line may begin with %
+            code = compile(_magic.sub(r"\1pass  # \2", cell), place, "exec", dont_inherit=True)
     except SyntaxError as error:
         return None, Failure(f"{type(error).__name__}: {error.msg}", f"line {error.lineno} of your cell", "")
     except Exception as error:  # too deep, or not text to Python

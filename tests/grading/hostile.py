@@ -284,7 +284,7 @@ next(iter(__import__('os').scandir('{root}')))
 open('/proc/1/root{secret}').read()
 open('/etc/passwd').read()
 open('/etc/shadow').read()
-next(iter(__import__('pathlib').Path('/').rglob('*.ipynb')))
+next(iter(__import__('pathlib').Path('/').rglob('05_diffusion_forward.ipynb')))
 next(iter(__import__('pathlib').Path('/').rglob('nb05.py')))
 next(iter(__import__('pathlib').Path('/home').rglob('*')))
 """),
@@ -370,6 +370,61 @@ class Bad:
     return Bad()
 """,
         "wrong",
+        "",
+    ),
+    "a tensor for a frame": (
+        _CHANNEL
+        + ANSWER
+        + """
+    import struct
+    told = b'{"tensor": ["float32", []]}'
+    write(struct.pack('>II', len(told), 4) + told + bytes(4))
+    return x_prev
+""",
+        "wrong",
+        "malformed",
+    ),
+    "a tensor for a failure": (
+        _CHANNEL
+        + ANSWER
+        + """
+    import struct
+    told = b'{"dict": {"output": 1, "mutated": [], "failure": {"tensor": ["float32", [2]]}}}'
+    write(struct.pack('>II', len(told), 8) + told + bytes(8))
+    return x_prev
+""",
+        "wrong",
+        "malformed",
+    ),
+    "a number for a dict": (
+        _CHANNEL
+        + """
+import struct
+told = b'{"dict": 1}'
+write(struct.pack('>II', len(told), 0) + told)
+"""
+        + ANSWER
+        + "    return x_prev\n",
+        "wrong",
+        "malformed",
+    ),
+    "60 million small numbers": (f"{ANSWER}    return torch.zeros(60_000_000, dtype=torch.int8)\n", "wrong", "shape"),
+    "memory that no process holds": (
+        _unless("""
+__import__('os').memfd_create('x')
+__import__('os').unshare(0x10000000) if hasattr(__import__('os'), 'unshare') else 1/0
+1/(__import__('ctypes').CDLL(None).unshare(0x10000000 | 0x20000) == 0)
+1/(__import__('ctypes').CDLL(None).shmget(0, 1 << 20, 0o1600) >= 0)
+"""),
+        "passed",
+        "",
+    ),
+    "a key that outlives it": (
+        _unless("""
+1/(__import__('ctypes').CDLL(None).syscall(248, b'user', b'left', b'1', 1, -4) >= 0)
+1/(__import__('ctypes').CDLL(None).syscall(217, b'user', b'left', b'1', 1, -4) >= 0)
+"""),
+        "passed",
         "",
     ),
     "a flood": (f"{_CHANNEL}{ANSWER}    while True: write(bytes(1 << 20))\n", "wrong", ""),

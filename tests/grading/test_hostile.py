@@ -82,6 +82,24 @@ def test_a_timeout_ends_the_exercise(sandbox: Sandbox):
     assert time.monotonic() - start < 25
 
 
+def test_memory_that_was_let_go_of_is_still_counted(sandbox: Sandbox):
+    """Shared pages that no process maps any more: each child fills some, and forgets them."""
+    fills = f"""
+import mmap, os, time
+{ANSWER}
+    for _ in range(40):
+        if os.fork() == 0:
+            held = mmap.mmap(-1, 1 << 28)
+            for i in range(0, 1 << 28, 1 << 20): held[i : i + (1 << 20)] = bytes(1 << 20)
+            held.madvise(mmap.MADV_DONTNEED)
+            time.sleep(1000)
+    time.sleep(1000)
+"""
+    result = grade_exercise(Q_STEP, fills, (), sandbox, seed=3)
+    assert result.state == "wrong"
+    assert any("more than 6 GiB of memory" in note for note in result.notes), result
+
+
 def test_nothing_of_one_answer_is_seen_by_the_next(sandbox: Sandbox):
     """Neither what it set in memory nor, once the student changes, what it wrote."""
     leaves = f"import builtins\nbuiltins.left = torch.left = 1\nopen('/tmp/left', 'w').write('x')\n{HONEST}"
@@ -91,6 +109,14 @@ def test_nothing_of_one_answer_is_seen_by_the_next(sandbox: Sandbox):
     sandbox.close_worker()
     finds = f"import os\n{RIGHT}q_step = right if not os.path.exists('/tmp/left') else None\n"
     assert grade_exercise(Q_STEP, finds, (), sandbox, seed=3).state == "passed"
+
+
+def test_magic_is_left_out_and_percent_signs_are_not(sandbox: Sandbox):
+    magic = f"%timeit 1\n!ls\n{HONEST}"
+    plain = HONEST + "k = (\n    7\n    % 3\n)\nassert k == 1\n"
+    for source in (magic, plain):
+        result = grade_exercise(Q_STEP, source, (), sandbox, seed=3)
+        assert (result.state, result.notes) == ("passed", ())
 
 
 ASKS = """

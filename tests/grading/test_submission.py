@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 
 import pytest
 from classroom import code_cell, write
@@ -73,7 +74,6 @@ def test_a_folder_that_is_no_class_is_refused(names, error, words, tmp_path):
         ([("def q_steps(): pass", "nb05_1")], None, "the cell of 05.1 does not define q_step"),
         ([("q_step == 1", "nb05_1")], None, "does not define"),
         ([], None, ""),
-        ([(f"%timeit 1\n{RIGHT}  !ls", "nb05_1")], f"pass  # %timeit 1\n{RIGHT}  pass  # !ls", "notebook magic"),
     ],
 )
 def test_the_cell_is_found_and_what_was_odd_is_noted(cells, source, note, tmp_path):
@@ -165,6 +165,30 @@ def test_links_and_pipes_are_not_followed(tmp_path):
         assert handed.cells == (), student
         assert "link" in handed.notes[0] or student == "dee"
     assert read("dee", tmp_path / "class" / "dee.ipynb").notes == ("dee.ipynb was left out: it is not a file",)
+
+
+def test_folders_without_end_are_cut_short(tmp_path):
+    """As deep as a zip can make them; and of names too long to be asked about."""
+    deep = tmp_path / "ann" / "/".join("d" * 1100)
+    long = tmp_path / "ben" / "/".join(["d" * 250] * 17)
+    for path in (deep, long):
+        here = os.getcwd()
+        path.parents[len(path.relative_to(tmp_path).parts) - 2].mkdir()
+        os.chdir(path.parents[len(path.relative_to(tmp_path).parts) - 2])
+        for part in path.relative_to(tmp_path).parts[1:]:
+            os.mkdir(part)
+            os.chdir(part)
+        os.chdir(here)
+    for student, path in students(tmp_path).items():
+        handed = read(student, path)
+        assert handed.cells == ()
+        assert "it lies too deep" in handed.notes[0]
+    subprocess.run(["rm", "-rf", str(tmp_path / "ann"), str(tmp_path / "ben")], check=True)
+
+
+def test_a_notebook_of_very_many_cells_is_left_out(tmp_path):
+    handed = submission(tmp_path / "ann.ipynb", *[("", "")] * 1001)
+    assert "more than 1000 cells" in handed.notes[0]
 
 
 def test_a_student_with_thousands_of_notebooks_is_cut_short(tmp_path):
