@@ -33,8 +33,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         submissions, out = Path(place, "submissions"), Path(place, "grades")
         truth = make(submissions, options.students, options.seed)
-        out.mkdir()
-        (out / "secret").write_text(f"class {options.seed}")  # the same inputs at every run
         command = [sys.executable, "-m", "ddpm_edu.cli", "grade", str(submissions)]
         start, peak = time.monotonic(), 0
         process = subprocess.Popen([*command, "--out", str(out), "--jobs", str(options.jobs)])
@@ -52,7 +50,8 @@ def main() -> int:
         watcher.join()
         minutes = (time.monotonic() - start) / 60
         graded = [one for path in sorted((out / "results").glob("*.json")) if (one := results.read(path))]
-    wrong = differences(truth, graded)
+        secret = (out / "secret").read_text()
+    wrong = differences(truth, graded, secret)
     known = sum(map(len, truth.grades.values()))
     mistakes = len({(id, name) for each in truth.grades.values() for id, (_, name) in each.items() if name})
     print("\n".join(wrong[:50]))
