@@ -301,6 +301,9 @@ def _bubblewrap(course: Path, slot: int, hide: Sequence[Path], filter: int) -> l
             command += ["--symlink", os.readlink(path), str(path)]
         elif path.is_dir():
             command += ["--ro-bind", str(path), str(path)]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for scratch in ("/dev/shm", "/tmp"):  # before the interpreter, which may itself lie in /tmp
+        command += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", scratch]
     for prefix in dict.fromkeys(Path(path).resolve() for path in (sys.base_prefix, sys.prefix)):
         if not any(prefix.is_relative_to(other) for other in shown):
             for parent in reversed(prefix.parents[:-1]):  # bubblewrap would make them for root alone
@@ -313,9 +316,7 @@ def _bubblewrap(course: Path, slot: int, hide: Sequence[Path], filter: int) -> l
     for path in dict.fromkeys([_PACKAGE, *installed, *hide]):
         if any(path.is_relative_to(other) for other in shown):
             command += ["--tmpfs", str(path), "--remount-ro", str(path)]
-    command += ["--ro-bind", str(course), "/course", "--proc", "/proc", "--dev", "/dev"]
-    for scratch in ("/dev/shm", "/tmp"):
-        command += ["--perms", "1777", "--size", str(SCRATCH), "--tmpfs", scratch]
+    command += ["--ro-bind", str(course), "/course"]
     command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--clearenv"]
     for name, value in _environment().items():
         command += ["--setenv", name, value]
