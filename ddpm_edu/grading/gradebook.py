@@ -13,6 +13,7 @@ submission runs outside the sandbox, and nothing else of it (metadata, outputs, 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -138,7 +139,7 @@ class Reader(NotebookExporter):
 
     def from_filename(self, filename: str, resources: Any = None, **kw: Any) -> tuple[Any, Any]:
         try:
-            nb = nbformat.from_dict(load(Path(filename)))
+            nb = nbformat.reads(json.dumps(load(Path(filename))), as_version=4)
             nbformat.validate(nb)
         except Exception:  # of a submission anything can be expected
             nb = new_notebook()
