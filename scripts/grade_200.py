@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests" / "grading"))
 from classroom import differences, make
 
 from ddpm_edu.grading import results
-from ddpm_edu.grading.sandbox import _below, _proportional
+from ddpm_edu.grading.sandbox import below, proportional
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
         def watch() -> None:
             nonlocal peak
             while not done.wait(0.5):
-                peak = max(peak, sum(map(_proportional, [process.pid, *_below(process.pid)])))
+                peak = max(peak, sum(map(proportional, [process.pid, *below(process.pid)])))
 
         watcher = threading.Thread(target=watch)
         watcher.start()

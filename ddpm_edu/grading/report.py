@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from xml.etree import ElementTree
 
 from ddpm_edu.exercises.declare import Exercise, Mistake, catalogue, find
 from ddpm_edu.exercises.report import MARKS
-from ddpm_edu.grading.results import Graded, Result, State
+from ddpm_edu.grading.results import Graded, Result, State, write_whole
 
 COLUMNS = ("student", "exercise", "title", "points", "of", "state", "mistake", "sentence", "notes", "level")
 
@@ -51,7 +49,7 @@ def write_csv(path: Path, graded: Sequence[Graded]) -> None:
             notes = "; ".join([*one.notes, *result.notes])
             told = [points, f"{result.of:g}", result.state, result.mistake, result.sentence, notes, one.level]
             writer.writerow(map(_cell, [one.student, result.exercise, find(result.exercise).title, *told]))
-    _write(path, table.getvalue().encode("utf-8-sig"))
+    write_whole(path, table.getvalue().encode("utf-8-sig"))
 
 
 def _cell(text: str) -> str:
@@ -82,7 +80,7 @@ def write_junit(path: Path, graded: Sequence[Graded]) -> None:
             title = f"{result.exercise} {find(result.exercise).title}"
             _add_outcome(ElementTree.SubElement(suite, "testcase", classname=student, name=title), result)
     ElementTree.indent(root)
-    _write(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
+    write_whole(path, ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _counts(results: Sequence[Result]) -> dict[str, str]:
@@ -135,7 +133,7 @@ class _Tally:
 
 def write_html(path: Path, graded: Sequence[Graded]) -> None:
     """The report for the class: one file without a name in it, to be projected; it needs no network and no script."""
-    _write(path, "\n".join(_page(graded)).encode())
+    write_whole(path, "\n".join(_page(graded)).encode())
 
 
 def _page(graded: Sequence[Graded]) -> Iterator[str]:
@@ -307,15 +305,3 @@ i.ungraded { border: 2px dotted var(--ink); }
 
 def _clean(text: str) -> str:
     return _forbidden.sub("", text)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all; the folder is made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(data)
-    try:
-        os.replace(file.name, path)
-    except OSError:  # such as a folder of that name
-        os.unlink(file.name)
-        raise

@@ -57,11 +57,20 @@ class Graded:
 
 
 def write(path: Path, graded: Graded) -> None:
-    """Whole or not at all: a run that is killed leaves no half of a grade behind."""
+    """Keep a submission's results as JSON."""
+    write_whole(path, json.dumps(asdict(graded), indent=1).encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, its folder too: a run that is killed leaves no half of a grade behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        json.dump(asdict(graded), file, indent=1)
-    os.replace(file.name, path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        file.write(data)
+    try:
+        os.replace(file.name, path)
+    except OSError:
+        os.unlink(file.name)
+        raise
 
 
 def read(path: Path) -> Graded | None:

@@ -109,12 +109,13 @@ class Sandbox:
         Raises:
             RuntimeError: no sandbox can be started.
         """
-        if self._control is None or not self._hand_over():
+        ours = self._hand_over()
+        if ours is None:
             self._start()
-            if not self._hand_over():
-                raise RuntimeError("The sandbox ends as soon as it is started.")
+            ours = self._hand_over()
+        if ours is None:
+            raise RuntimeError("The sandbox ends as soon as it is started.")
         self.killed = ""
-        ours = self._job
         try:
             yield ours
         finally:
@@ -122,20 +123,20 @@ class Sandbox:
             if not self._swept():
                 self.close_worker()
 
-    def _hand_over(self) -> bool:
-        """Give the worker one end of a new channel; is it there to take it?"""
-        assert self._control
+    def _hand_over(self) -> Channel | None:
+        """Our end of a new channel whose other end the worker has; None where there is no worker to take it."""
+        if self._control is None:
+            return None
         ours, theirs = socket.socketpair()
         try:
             socket.send_fds(self._control.socket, [b"j"], [theirs.fileno()])
         except OSError:
             ours.close()
             self.close_worker()
-            return False
+            return None
         finally:
             theirs.close()
-        self._job = Channel(ours)
-        return True
+        return Channel(ours)
 
     def _swept(self) -> bool:
         """Has the worker killed what the job left? A worker that has itself been killed, or stopped, has not."""
@@ -208,10 +209,10 @@ class Sandbox:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """With bubblewrap the whole namespace ends with its first process."""
-    below = _below(process.pid)  # before they lose their parent
+    inner = below(process.pid)  # before they lose their parent
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    for child in below:
+    for child in inner:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     process.wait()
@@ -219,10 +220,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def memory_of(pid: int) -> int:
     """Bytes of memory that a process and all below it hold, pages they share counted once. 0 where /proc is missing."""
-    pids = [pid, *_below(pid)]
+    pids = [pid, *below(pid)]
     # cheap first: pages that a fork shares with its parent are counted in both, so this is never too low
     held = sum(_resident(one) for one in pids)
-    return held if held <= MOST_MEMORY else sum(_proportional(one) for one in pids)
+    return held if held <= MOST_MEMORY else sum(proportional(one) for one in pids)
 
 
 def _shared() -> int:
@@ -240,7 +241,8 @@ def _resident(pid: int) -> int:
     return 0
 
 
-def _proportional(pid: int) -> int:
+def proportional(pid: int) -> int:
+    """Bytes of memory that a process holds, of pages it shares its share. 0 where /proc does not tell."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -248,7 +250,7 @@ def _proportional(pid: int) -> int:
     return 0
 
 
-def _below(pid: int) -> list[int]:
+def below(pid: int) -> list[int]:
     """The processes below `pid`, as far as /proc shows them."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -257,9 +259,9 @@ def _below(pid: int) -> list[int]:
             children.setdefault(parent, []).append(int(entry.parent.name))
     found, ahead = [], [pid]
     while ahead:
-        below = children.get(ahead.pop(), [])
-        found += below
-        ahead += below
+        own = children.get(ahead.pop(), [])
+        found += own
+        ahead += own
     return found
 
 

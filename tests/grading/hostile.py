@@ -53,6 +53,13 @@ _FORGED = """
     return x_prev
 """
 
+
+def _raw(head: str, body: int) -> str:
+    """A cell whose function answers with a frame of this head, and a body of so many zero bytes."""
+    told = f"told = {head.encode()!r}; write(struct.pack('>II', len(told), {body}) + told + bytes({body}))"
+    return f"{_CHANNEL}{ANSWER}    import struct\n    {told}\n    return x_prev\n"
+
+
 HOSTILE: dict[str, tuple[str, str, str]] = {
     # time
     "an endless loop": (f"{ANSWER}    while True: pass\n", "wrong", "no answer within"),
@@ -372,42 +379,13 @@ class Bad:
         "wrong",
         "",
     ),
-    "a tensor for a frame": (
-        _CHANNEL
-        + ANSWER
-        + """
-    import struct
-    told = b'{"tensor": ["float32", []]}'
-    write(struct.pack('>II', len(told), 4) + told + bytes(4))
-    return x_prev
-""",
-        "wrong",
-        "malformed",
-    ),
+    "a tensor for a frame": (_raw('{"tensor": ["float32", []]}', 4), "wrong", "malformed"),
     "a tensor for a failure": (
-        _CHANNEL
-        + ANSWER
-        + """
-    import struct
-    told = b'{"dict": {"output": 1, "mutated": [], "failure": {"tensor": ["float32", [2]]}}}'
-    write(struct.pack('>II', len(told), 8) + told + bytes(8))
-    return x_prev
-""",
+        _raw('{"dict": {"output": 1, "mutated": [], "failure": {"tensor": ["float32", [2]]}}}', 8),
         "wrong",
         "malformed",
     ),
-    "a number for a dict": (
-        _CHANNEL
-        + """
-import struct
-told = b'{"dict": 1}'
-write(struct.pack('>II', len(told), 0) + told)
-"""
-        + ANSWER
-        + "    return x_prev\n",
-        "wrong",
-        "malformed",
-    ),
+    "a number for a dict": (_raw('{"dict": 1}', 0), "wrong", "malformed"),
     "60 million small numbers": (f"{ANSWER}    return torch.zeros(60_000_000, dtype=torch.int8)\n", "wrong", "shape"),
     "memory that no process holds": (
         _unless("""
