@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_edu.mixture import Mixture, Noisy
-from ddpm_edu.process import Process
+from ddpm_edu.process import Process, like
 
 __all__ = [
     "Denoise",
@@ -129,16 +129,21 @@ class _Wrapped:
         return self.predict(x_t, self.process.check_t(t, x_t), cond)
 
 
-def guided(denoise: Denoise, null: Any, w: float) -> Denoise:
+def guided(denoise: Denoise, null: Any, w: float, between: tuple[int, int] | None = None) -> Denoise:
     """Classifier-free guidance: eps = eps_null + w (eps_cond - eps_null) (Ho and Salimans 2022, eq. 6, whose own w is
     this one less 1). w = 1 is off, w = 0 ignores the condition. null: the condition that stands for "none".
 
-    x_0 is linear in eps, so it follows the same rule.
+    between: first and last t at which it guides; None: always. At the others w is 1 (Kynkäänniemi et al. 2024). Where
+    w is 1 the network is asked once instead of twice. x_0 is linear in eps, so it follows the same rule.
     """
+    first, last = between or (1, denoise.process.T)
 
     def predict(x_t: Tensor, t: Tensor, cond: Any) -> Prediction:
-        with_cond, without = denoise(x_t, t, cond), denoise(x_t, t, null)
-        return Prediction(*(torch.lerp(n, c, w) for n, c in zip(without, with_cond, strict=True)))
+        with_cond, inside = denoise(x_t, t, cond), (first <= t) & (t <= last)
+        if w == 1 or not inside.any():
+            return with_cond
+        factor = like(torch.where(inside, w, 1.0), x_t)
+        return Prediction(*(torch.lerp(n, c, factor) for n, c in zip(denoise(x_t, t, null), with_cond, strict=True)))
 
     return _Wrapped(denoise.process, predict)
 

@@ -73,23 +73,28 @@ def sample(
     seed: int = 0,
     texts: Sequence[str] = (),
     w: float | None = None,
+    best_of: int = 1,
 ) -> Tensor:
     """n pictures as the recipe's codec decodes them. One seed gives the same pictures whatever n is.
 
     steps: of the sampler; models that make a picture in one pass take none. texts: what to make, for a recipe that is
     told so: one for each picture, or fewer, taken in turn; without any, the recipe's examples. w: of guidance.
+    best_of: so many are drawn for each picture, and the one is kept that fits its text best by the recipe's own eye,
+    as DALL-E's were (Ramesh et al. 2021, section 2.6): no measure of how good they are, which wants another eye.
     """
     if not isinstance(recipe, Generative):
         raise ValueError(f"{recipe.name} makes no pictures: it reads them.")
-    if n < 1:
-        raise ValueError(f"The number of pictures must be 1 or more; got {n}.")
+    if min(n, best_of) < 1:
+        raise ValueError(f"There must be 1 picture or more, the best of 1 or more; got {n}, the best of {best_of}.")
     generators = [torch.Generator().manual_seed((seed << 20) + k) for k in range(n)]
-    noise = torch.stack([torch.randn(recipe.noise_shape, generator=generator) for generator in generators])
+    noise = torch.stack([torch.randn(recipe.noise_shape, generator=one) for one in generators for _ in range(best_of)])
+    said = []
     if isinstance(recipe, Conditional):
-        said = list(islice(cycle(texts or recipe.examples), n))
-        chains = [recipe.states(model, noise[i : i + 32], steps, said[i : i + 32], w) for i in range(0, n, 32)]
-    elif texts or w is not None:
-        raise ValueError(f"{recipe.name} cannot be told what to make: leave text and guidance out.")
+        said = [text for text in islice(cycle(texts or recipe.examples), n) for _ in range(best_of)]
+        parts = range(0, len(said), 32)
+        chains = [recipe.states(model, noise[i : i + 32], steps, said[i : i + 32], w) for i in parts]
+    elif texts or w is not None or best_of > 1:
+        raise ValueError(f"{recipe.name} cannot be told what to make: leave text, guidance and best_of out.")
     else:
         chains = [recipe.states(model, part, steps) for part in noise.split(32)]
     made, a_chain = [], 1 + (recipe.sampling if steps is None else steps)
@@ -97,7 +102,11 @@ def sample(
         for chain in chains:
             *_, last = _ticking(chain, bar)
             made.append(last)
-    return recipe.codec.decode(torch.cat(made))
+    images = recipe.codec.decode(torch.cat(made))
+    if best_of == 1 or not isinstance(recipe, Conditional):
+        return images
+    best = recipe.fit(images, said).view(n, best_of).argmax(1).to(images.device)
+    return images.unflatten(0, (n, best_of))[torch.arange(n, device=images.device), best]
 
 
 def _ticking(chain: Iterator[Tensor], bar: tqdm) -> Iterator[Tensor]:

@@ -222,7 +222,9 @@ def like(coefficient: Tensor, x: Tensor) -> Tensor:
 
 
 def randn_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise in the shape of x. Drawn where the generator lives, so that one seed gives one picture on
-    every device."""
-    device = generator.device if generator is not None else x.device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
+    """Standard normal noise in the shape of x, drawn where x lives: a GPU need not wait for a CPU's numbers. Of a
+    generator that lives elsewhere it takes the seed, so one seed gives other noise on a GPU than on a CPU."""
+    if generator is not None and generator.device.type != x.device.type:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        generator = torch.Generator(x.device).manual_seed(seed)
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -112,21 +112,23 @@ class Learner(Generic[Net]):
         self.optimizer = torch.optim.AdamW(net.parameters(), lr, betas, weight_decay=weight_decay, fused=True)
         self.steps = 0
 
-    def step(self, loss: Tensor) -> None:
-        """One step down the gradient of loss, then the EMA: all state belongs to the same step when it returns."""
+    def step(self, loss: Tensor, check: bool = True) -> None:
+        """One step down the gradient of loss, then the EMA: all state belongs to the same step when it returns.
+
+        check: raise ValueError where the gradient is not finite, before anything changes. On a GPU to ask is to wait.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * self.schedule(self.steps)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
-        if not norm.isfinite():
+        if check and not norm.isfinite():
             raise ValueError(f"The gradient is {norm:g} at step {self.steps + 1}: {LOOK_FOR}")
         self.optimizer.step()
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            for average, weight in zip(self.ema.parameters(), self.net.parameters(), strict=True):
-                average.lerp_(weight, 1 - decay)
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - decay)
             for mine, theirs in zip(self.ema.buffers(), self.net.buffers(), strict=True):
                 mine.copy_(theirs)
 
@@ -169,6 +171,7 @@ def train(
     path: Path | None = None,
     config: dict[str, Any] | None = None,
     every: float = 120.0,
+    ask: int | None = None,
     progress: bool = True,
 ) -> Generator[Step, None, None]:
     """Trains up to `steps` steps and yields after each, when its state is complete.
@@ -180,8 +183,11 @@ def train(
     run ends with (bit for bit on a CPU with the same number of threads). Written every `every` seconds, when the loop
     is left, and at the end. config is kept in it, and a checkpoint with another config is refused.
 
-    Raises ValueError when a loss or a gradient is not finite (the weights are then those before the step), or when the
-    checkpoint is another network's.
+    Raises ValueError when a loss or a gradient is not finite, or when the checkpoint is another network's.
+
+    ask: steps between two looks at losses and gradients; those yielded between are of the last look. None: 1 on a CPU,
+    where a step that fails leaves the weights as they were, and 20 on a GPU, which a look makes wait. What is not
+    finite is never saved.
     """
     if steps < 1:
         raise ValueError(f"There must be 1 step or more to train; got {steps}.")
@@ -192,6 +198,8 @@ def train(
 
     def save(step: int) -> None:
         if path is not None:
+            if not all(p.isfinite().all() for p in weights):
+                raise ValueError(f"The weights are not finite after step {step}: {LOOK_FOR}")
             states = {name: learner.state_dict() for name, learner in learners.items()}
             tree = {"step": step, "learners": states, "generator": generator.get_state(), "config": config}
             checkpoint.save(path, tree)
@@ -201,17 +209,20 @@ def train(
     # more than they save (twice the time), and a density wants all its digits.
     large = any(p.ndim == 4 or (p.ndim == 2 and p.numel() >= 2**16) for p in weights)
     autocast = precision(weights[0].device).autocast if large else contextlib.nullcontext
-    saved, step = time.monotonic(), first
+    ask = ask or (20 if weights[0].is_cuda else 1)
+    saved, step, losses = time.monotonic(), first, dict.fromkeys(learners, math.nan)
     bar = tqdm(total=steps, initial=first, disable=not progress, desc="training", mininterval=0.5)
     try:
         for step in range(first + 1, steps + 1):
-            losses = {}
+            due = time.monotonic() - saved > every
+            look = due or step % ask == 0 or step in (first + 1, steps)
             for name, loss in _under(autocast, update(batches(generator), generator)):
-                losses[name] = loss.item()
-                if not math.isfinite(losses[name]):
-                    raise ValueError(f"The loss of {name!r} is {losses[name]} at step {step}: {LOOK_FOR}")
-                learners[name].step(loss)
-            if time.monotonic() - saved > every:
+                if look:
+                    losses = {**losses, name: loss.item()}
+                    if not math.isfinite(losses[name]):
+                        raise ValueError(f"The loss of {name!r} is {losses[name]} at step {step}: {LOOK_FOR}")
+                learners[name].step(loss, check=look)
+            if due:
                 save(step)
                 saved = time.monotonic()
             bar.update()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from typing import Any
 
@@ -10,10 +11,10 @@ from ddpm_edu.data import DATA, ROOT, sha256
 
 
 def head() -> str:
-    """The commit whose code is running."""
-    return subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """The commit whose code is running; "unknown" in a copy of the course that has no history."""
+    git = shutil.which("git")
+    found = git and subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found and found.returncode == 0 else "unknown"
 
 
 def record(name: str, **about: Any) -> None:

@@ -270,6 +270,10 @@ def test_sample_draws_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "100%" in told  # a bar, step by step
     assert "4/4" in told
 
+    argv = ["sample", sentences[0], "-o", str(tmp_path / "best.png"), "--n", "2", "--steps", "3", "--best-of", "6"]
+    assert cli.main(argv) == 0
+    assert Image.open(tmp_path / "best.png").size == (2 * 64 + 2, 64)
+
 
 def test_sample_asks_another_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     monkeypatch.undo()
@@ -278,6 +282,8 @@ def test_sample_asks_another_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert Image.open(out).size == (28, 28)
     assert cli.main(["sample", "seven", "--model", "digits_class", "-o", str(out)]) == 2
     assert "makes single digits, 0 to 9, and knows no 'seven'" in capsys.readouterr().err
+    assert cli.main(["sample", "7", "--model", "digits_class", "-o", str(out), "--n", "1", "--best-of", "2"]) == 2
+    assert "leave best_of at 1" in capsys.readouterr().err
     assert cli.main(["sample", "7", "--model", "digits", "-o", str(out)]) == 2
     assert "digits cannot be told what to make" in capsys.readouterr().err
 

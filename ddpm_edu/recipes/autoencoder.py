@@ -27,7 +27,7 @@ class Autoencoder(Recipe):
     name: ClassVar[str] = "autoencoder"
     ships: ClassVar[str] = "autoencoder"
     codec: ClassVar[Pixels] = Pixels()
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 5_500}, "gpu": {"batch": 64, "steps": 12_000}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 5_500}, "gpu": {"batch": 64, "steps": 14_000}}
     looks: ClassVar[int] = 10
 
     channels: int = 4

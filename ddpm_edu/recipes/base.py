@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm_edu.codec import Codec
 from ddpm_edu.data import minibatches
-from ddpm_edu.denoiser import guided
+from ddpm_edu.denoiser import Denoise, guided
 from ddpm_edu.samplers import ddim
 from ddpm_edu.training import Learner, Step, Update, train
 
@@ -66,6 +66,13 @@ class Recipe(ABC):
         """All that is trained, with fresh weights drawn from the seed, on a device."""
         return {name: self.learner(net.to(device)) for name, net in self._fresh().items()}
 
+    def compile(self, learners: dict[str, Learner], backend: str = "inductor") -> None:
+        """Lets `torch.compile` fuse what the networks are made of, for a GPU; weights and files stay as they are. The
+        first step waits for it, up to a minute."""
+        for learner in learners.values():
+            for part in learner.net.children():
+                part.compile(backend=backend)
+
     def train(
         self, learners: dict[str, Learner], path: Path | None = None, progress: bool = True
     ) -> Generator[Step, None, None]:
@@ -111,27 +118,39 @@ class Conditional(Generative):
 
     sampling: ClassVar[int] = 25
     w: ClassVar[float]  # of guidance, unless told
+    between: ClassVar[tuple[float, float]] = (0.0, 1.0)  # the times t / T at which it guides
     examples: ClassVar[Sequence[str]]  # what it is asked for, unless told
 
     @abstractmethod
     def read(self, texts: Sequence[str]) -> Any:
         """What the denoiser is given for texts, a row each. The empty text gives the null token."""
 
+    def fit(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """How well pictures, as the codec decodes them, show their texts, by the recipe's own measure: (n,), more is
+        better. A recipe without one raises ValueError."""
+        raise ValueError(f"{self.name} cannot tell how well a picture shows its text: leave best_of at 1.")
+
     def states(
-        self, model: Any, noise: Tensor, steps: int | None = None, texts: Sequence[str] = (), w: float | None = None
+        self,
+        model: Any,
+        noise: Tensor,
+        steps: int | None = None,
+        texts: Sequence[str] = (),
+        w: float | None = None,
+        between: tuple[float, float] | None = None,
     ) -> Iterator[Tensor]:
-        """From noise, (b, ...), and as many texts: DDIM guided by w (1 is off)."""
+        """From noise, (b, ...), and as many texts: DDIM, `guided`."""
         if len(texts) != len(noise):
             raise ValueError(f"Each picture needs a text: got {len(noise)} pictures and {len(texts)} texts.")
-        denoise = guided(model, self.read([""]), self.w if w is None else w)
         timesteps = model.process.timesteps(self.sampling if steps is None else steps)
-        return (state.x_t for state in ddim(denoise, noise, timesteps, self.read(texts)))
+        return (state.x_t for state in ddim(self.guided(model, w, between), noise, timesteps, self.read(texts)))
 
-
-def dropped(texts: Sequence[str], drop: float, generator: torch.Generator) -> list[str]:
-    """The texts, each left empty with probability drop: so one network learns both what guidance compares."""
-    u = torch.rand(len(texts), generator=generator)
-    return ["" if at < drop else text for text, at in zip(texts, u.tolist(), strict=True)]
+    def guided(self, model: Any, w: float | None = None, between: tuple[float, float] | None = None) -> Denoise:
+        """The model guided by w (1 is off) at the times t / T between the two. Unless told, those of the recipe, or all
+        where w is below 1: then it does not exaggerate the text, but turns away from it."""
+        w = self.w if w is None else w
+        first, last = (round(share * model.process.T) for share in between or (self.between if w > 1 else (0, 1)))
+        return guided(model, self.read([""]), w, (first, last))
 
 
 def config(recipe: Recipe) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Clip(Recipe):
     name: ClassVar[str] = "clip"
     ships: ClassVar[str] = "clip"
     codec: ClassVar[Pixels] = Pixels()
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 3_200}, "gpu": {"batch": 512, "steps": 5_000}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 3_200}, "gpu": {"batch": 512, "steps": 6_000}}
     looks: ClassVar[int] = 10
 
     merges: int = 1000
@@ -43,6 +43,7 @@ class Clip(Recipe):
     turn: float = 8.0  # and turned by up to so many degrees
     alike: int = 4  # a batch is groups of this many look-alikes: pictures of one role
     balance: float = 0.25  # 0: a role is drawn as often as it has pictures; 1: all roles equally often
+    ways: int = 32  # in which each picture is said
     swaps: int = 0  # so many captions of a batch come once more with an attribute wrong
     batch: int = 128
     lr: float = 1e-3
@@ -60,24 +61,31 @@ class Clip(Recipe):
 
     def update(self, learners: dict[str, Learner]) -> Update:
         images, rows = emoji("train")
-        by, truth, net = captions.tokenizer(self.merges), captions.facts(rows), learners["clip"].net
-        right = {row.caption for row in rows}
+        by, net = captions.tokenizer(self.merges), learners["clip"].net
         device = next(net.parameters()).device
+        images, truth = images.to(device), captions.facts(rows).to(device)
+        said, right = captions.sayings(rows, self.ways, by, self.seed, device), {row.caption for row in rows}
+
+        def wrong(which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+            """The first pictures of a batch with an attribute wrong: tokens, what they state, and what they mean."""
+            u = torch.rand(len(which[: self.swaps]), 6, generator=generator).tolist()
+            misread = [(captions.misread(rows[i], v, right), u) for i, (v, *u) in zip(which.tolist(), u, strict=False)]
+            meant = [row for row, _ in misread if row]
+            saying = [captions.say(row, u) for row, u in misread if row]
+            tokens = captions.read([one.text for one in saying], by, captions.LENGTH)
+            states = torch.stack([one.states for one in saying]) if saying else said.states[:0, 0].cpu()
+            return tokens.to(device), states.to(device), captions.facts(meant).to(device)
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-            which = which.cpu()
-            shown = [rows[i] for i in which.tolist()]
-            u = torch.rand(self.swaps, generator=generator).tolist()
-            misread = [captions.misread(row, v, right) for row, v in zip(shown, u, strict=False)]
-            wrong = [row for row in misread if row]
-            draws = torch.rand(len(shown) + len(wrong), 5, generator=generator).tolist()
-            said = [captions.say(row, u) for row, u in zip(shown + wrong, draws, strict=True)]
-            meant = torch.cat([truth[which], captions.facts(wrong)])
-            also = captions.describes(torch.stack([one.states for one in said]), meant, truth[which]).to(device)
-            x = self.codec.encode(images[which].to(device))
-            image = net.embed_image(moved(x, self.shift, self.zoom, self.turn, generator))
-            text = net.embed_text(captions.read([one.text for one in said], by).to(device))
-            yield "clip", contrastive_loss(image, text, net.scale, also)
+            parts = [(*said.draw(which, generator), truth[which.to(device)])]
+            if self.swaps:
+                parts.append(wrong(which, generator))
+            tokens, states, meant = (torch.cat(part) for part in zip(*parts, strict=True))
+            which = which.to(device)
+            also = captions.describes(states, meant, truth[which])
+            x = moved(self.codec.encode(images[which]), self.shift, self.zoom, self.turn, generator)
+            text = net.embed_text(captions.trimmed(tokens))
+            yield "clip", contrastive_loss(net.embed_image(x), text, net.scale, also)
 
         return update
 

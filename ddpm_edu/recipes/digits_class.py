@@ -15,7 +15,7 @@ from ddpm_edu.denoiser import Denoiser, v
 from ddpm_edu.nets.unet import ClassUNet
 from ddpm_edu.objectives import diffusion_loss
 from ddpm_edu.process import Process
-from ddpm_edu.recipes.base import Conditional, dropped
+from ddpm_edu.recipes.base import Conditional
 from ddpm_edu.training import Learner, Update, cosine
 
 
@@ -65,12 +65,11 @@ class DigitsClass(Conditional):
         images, labels = digits("train")
         denoise = learners["denoise"].net
         device = next(denoise.parameters()).device
-        x_0 = self.codec.encode(images).to(device)
+        x_0, labels, null = self.codec.encode(images).to(device), labels.to(device), self.read([""]).to(device)
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-            said = [str(label) for label in labels[which.cpu()].tolist()]
-            cond = self.read(dropped(said, self.drop, generator)).to(device)
-            yield "denoise", diffusion_loss(denoise, x_0[which], cond, generator)
+            which, silent = which.to(device), torch.rand(len(which), generator=generator).to(device) < self.drop
+            yield "denoise", diffusion_loss(denoise, x_0[which], torch.where(silent, null, labels[which]), generator)
 
         return update
 

@@ -19,8 +19,8 @@ from ddpm_edu.nets.layers import Tokens
 from ddpm_edu.nets.unet import UNet
 from ddpm_edu.objectives import diffusion_errors, diffusion_loss
 from ddpm_edu.process import Process
-from ddpm_edu.recipes.base import Conditional, dropped
-from ddpm_edu.recipes.clip import Clip, roles
+from ddpm_edu.recipes.base import Conditional
+from ddpm_edu.recipes.clip import Clip, embed_images, embed_texts, roles
 from ddpm_edu.training import Learner, Update, cosine
 
 
@@ -32,9 +32,10 @@ class Text2Image(Conditional):
     name: ClassVar[str] = "text2image"
     ships: ClassVar[str] = "denoise"
     noise_shape: ClassVar[tuple[int, ...]] = (4, 16, 16)
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "gpu": {"batch": 256, "steps": 30_000}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {}, "gpu": {"batch": 512, "steps": 25_000}}
     looks: ClassVar[int] = 12
     w: ClassVar[float] = 3.0
+    between: ClassVar[tuple[float, float]] = (0.2, 0.9)
     examples: ClassVar[Sequence[str]] = (
         "a noto style red heart", "a fluent style panda", "a twemoji style woman astronaut, dark skin tone",
         "a blob style sailboat", "a fluent 3d style pizza", "a noto style man cook, medium skin tone",
@@ -46,6 +47,7 @@ class Text2Image(Conditional):
     blocks: int = 1
     attend: tuple[int, ...] = (1, 2)
     scale: float = 0.854  # of the latents: 1 / their deviation over the training pictures
+    ways: int = 32  # in which each picture is said
     drop: float = 0.1  # so many captions are left empty, which is what guidance compares with
     balance: float = 0.5  # 0: a role is drawn as often as it has pictures; 1: all roles equally often
     batch: int = 64
@@ -64,10 +66,17 @@ class Text2Image(Conditional):
 
     def read(self, texts: Sequence[str]) -> Tokens:
         """What the denoiser reads of texts: the text encoder's tokens (b, n, d). The empty text is the null token."""
+        return self._encode(captions.read(texts, captions.tokenizer(self._clip[0].merges)))
+
+    @torch.no_grad()
+    def _encode(self, tokens: Tensor) -> Tokens:
+        clip = self._clip[1]
+        return clip.text(tokens.to(clip.log_scale.device))
+
+    def fit(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         recipe, clip = self._clip
-        tokens = captions.read(texts, captions.tokenizer(recipe.merges))
-        with torch.no_grad():
-            return clip.text(tokens.to(clip.log_scale.device))
+        text = embed_texts(clip, texts, captions.tokenizer(recipe.merges))
+        return (embed_images(clip, images.cpu()) * text).sum(1)
 
     def networks(self) -> dict[str, Denoiser]:
         net = UNet(self.noise_shape[0], self.widths, self.blocks, self.attend, d_cond=self._clip[0].d)
@@ -75,6 +84,10 @@ class Text2Image(Conditional):
 
     def learner(self, net: Denoiser) -> Learner[Denoiser]:
         return Learner(net, self.lr, cosine(self.steps), decay=self.decay)
+
+    def compile(self, learners: dict[str, Learner], backend: str = "inductor") -> None:
+        super().compile(learners, backend)
+        self._clip[1].text.compile(backend=backend)
 
     def data(self) -> Tensor:
         """The pictures' numbers: what is said of them is new in every batch."""
@@ -87,13 +100,14 @@ class Text2Image(Conditional):
         images, rows = emoji("train")
         denoise = learners["denoise"].net
         self._to(denoise)
-        latents = self.codec.encode(images)
+        latents, by = self.codec.encode(images), captions.tokenizer(self._clip[0].merges)
+        said = captions.sayings(rows, self.ways, by, self.seed, latents.device)
+        empty = captions.read([""], by, captions.LENGTH).to(latents.device)
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-            which = which.cpu()
-            u = torch.rand(len(which), 5, generator=generator).tolist()
-            said = [captions.say(rows[i], draw).text for i, draw in zip(which.tolist(), u, strict=True)]
-            cond = self.read(dropped(said, self.drop, generator))
+            tokens, _ = said.draw(which, generator)
+            silent = torch.rand(len(which), 1, generator=generator).to(tokens.device) < self.drop
+            cond = self._encode(captions.trimmed(torch.where(silent, empty, tokens)))
             yield "denoise", diffusion_loss(denoise, latents[which.to(latents.device)], cond, generator)
 
         return update
@@ -105,10 +119,11 @@ class Text2Image(Conditional):
         steps: int | None = None,
         texts: Sequence[str] = (),
         w: float | None = None,
+        between: tuple[float, float] | None = None,
     ) -> Iterator[Tensor]:
         """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance."""
         self._to(model)
-        return super().states(model, noise, steps, texts, w)
+        return super().states(model, noise, steps, texts, w, between)
 
     @torch.no_grad()
     def quality(self, model: Denoiser) -> dict[str, Any]:

@@ -132,6 +132,33 @@ def test_what_is_said_is_true_and_complete():
     assert left["thing"] == 0
 
 
+def test_sayings_are_ways_of_saying_each_picture():
+    """The very draws of `say`, in the tokens of `read`; one seed, one bank; a batch takes any of the ways."""
+    rows, by = emoji("train").rows[:50], captions.tokenizer()
+    bank = captions.sayings(rows, 8, by, seed=3)
+    assert bank.tokens.shape == (50, 8, captions.LENGTH)
+    u = torch.rand(50, 8, 5, generator=seeded(3)).tolist()
+    said = [say(row, draw) for row, draws in zip(rows, u, strict=True) for draw in draws]
+    assert torch.equal(bank.tokens.flatten(0, 1).long(), read([one.text for one in said], by, captions.LENGTH))
+    assert torch.equal(bank.states.flatten(0, 1), torch.stack([one.states for one in said]))
+    assert all(map(torch.equal, bank, captions.sayings(rows, 8, by, seed=3)))
+    assert not torch.equal(bank.tokens, captions.sayings(rows, 8, by, seed=4).tokens)
+
+    which = torch.arange(50).repeat(40)
+    tokens, states = bank.draw(which, seeded())
+    same = (bank.tokens[which].long() == tokens[:, None]).all(2) & (bank.states[which] == states[:, None]).all(2)
+    assert same.any(1).all()  # of its own picture
+    assert same.any(0).all()  # each way is drawn
+    with pytest.raises(ValueError, match="1 way or more"):
+        captions.sayings(rows, 0, by)
+
+
+def test_trimmed_takes_off_what_only_fills_up(learned: Tokenizer):
+    texts = ["red heart", "", "a"]
+    assert torch.equal(captions.trimmed(read(texts, learned, captions.LENGTH)), read(texts, learned))
+    assert torch.equal(captions.trimmed(read(texts, learned)), read(texts, learned))
+
+
 def test_swapped():
     rows = emoji("val").rows
     for attribute, n in (("style", 5), ("tone", 5), ("gender", 2)):

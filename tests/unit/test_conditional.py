@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from ddpm_edu.nets.layers import AttentionBlock, Tokens
 from ddpm_edu.nets.unet import ClassUNet, UNet, watched
 from ddpm_edu.process import Process
 from ddpm_edu.recipes import Digits, digits_class
-from ddpm_edu.recipes.base import dropped
 from ddpm_edu.recipes.digits_class import DigitsClass
 from ddpm_edu.samplers import State, ancestral, beta, ddim, dpmpp_2m, heun
 
@@ -321,39 +320,6 @@ def test_data_made_noisy_and_back_is_data(start: int):
     assert (made - x_0).abs().mean() > 0.01
 
 
-# Left empty, now and then ---------------------------------------------------------------------------------------------
-
-
-def test_dropped_empties_a_share_and_nothing_else():
-    texts = [f"text {k}" for k in range(20_000)]
-    said = dropped(texts, 0.1, seeded())
-    assert all(one in ("", text) for one, text in zip(said, texts, strict=True))
-    share = said.count("") / len(said)
-    assert abs(share - 0.1) < 5 * (0.1 * 0.9 / len(said)) ** 0.5
-    assert dropped(texts, 0.0, seeded()) == texts
-    assert dropped(texts, 1.0, seeded()) == len(texts) * [""]
-    assert dropped([], 0.5, seeded()) == []
-    assert texts[0] == "text 0"
-
-
-def test_dropped_follows_its_generator_alone():
-    """Which rows are emptied depends neither on the texts nor on torch's own generator, and the generator goes on as
-    far whatever the share: the batches of a training stay the same."""
-    torch.manual_seed(1)
-    one = dropped(list("abcdefgh"), 0.5, seeded(4))
-    torch.manual_seed(2)
-    assert dropped(list("abcdefgh"), 0.5, seeded(4)) == one
-    other = dropped(list("12345678"), 0.5, seeded(4))
-    assert [text == "" for text in other] == [text == "" for text in one]
-    assert dropped(list("abcdefgh"), 0.5, seeded(5)) != one
-    after = []
-    for drop in (0.0, 0.5, 1.0):
-        generator = seeded(6)
-        dropped(list("abc"), drop, generator)
-        after.append(torch.rand(1, generator=generator).item())
-    assert len(set(after)) == 1
-
-
 # The recipe of digits -------------------------------------------------------------------------------------------------
 
 SMALL = DigitsClass(T=50, widths=(16, 16), d_cond=8, batch=8, steps=4)
@@ -409,27 +375,23 @@ def test_resumes_exactly(tmp_path: Path):
 @pytest.mark.usefixtures("few")
 def test_labels_are_dropped_as_often_as_told(monkeypatch, drop: float, low: float, high: float):
     """And what is not dropped is the picture's own label."""
-    said: list[str] = []
+    said: list[Tensor] = []
     shown: list[Tensor] = []
-    real, loss = DigitsClass.read, digits_class.diffusion_loss
+    loss = digits_class.diffusion_loss
 
-    def read(self: DigitsClass, texts: Sequence[str]) -> Tensor:
-        said.extend(texts)
-        return real(self, texts)
-
-    def looking(denoise: Denoiser, x_0: Tensor, *rest: Any) -> Tensor:
+    def looking(denoise: Denoiser, x_0: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
         shown.append(x_0)
-        return loss(denoise, x_0, *rest)
+        said.append(cond)
+        return loss(denoise, x_0, cond, generator)
 
-    monkeypatch.setattr(DigitsClass, "read", read)
     monkeypatch.setattr(digits_class, "diffusion_loss", looking)
     trained(replace(SMALL, batch=40, steps=3, drop=drop))
-    assert len(said) == 120
-    assert low <= said.count("") / len(said) <= high
+    cond, null = torch.cat(said), SMALL.read([""])
+    assert len(cond) == 120
+    assert low <= (cond == null).double().mean() <= high
     images, labels = digits_class.digits("train")
     distance = torch.cdist(torch.cat(shown).flatten(1), SMALL.codec.encode(images).flatten(1))
-    true = labels[distance.argmin(1)]
-    assert all(text in ("", str(label)) for text, label in zip(said, true.tolist(), strict=True))
+    assert ((cond == null) | (cond == labels[distance.argmin(1)])).all()
 
 
 def test_it_learns_which_picture_belongs_to_which_class():

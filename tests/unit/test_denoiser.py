@@ -118,6 +118,21 @@ def test_guidance_is_linear_in_w_between_its_two_ends():
     assert guided(denoise, null, 3.0).process is PROCESS
 
 
+def test_guidance_between_two_times_is_off_at_the_others_which_cost_one_call():
+    denoise, calls = with_condition(), []
+    denoise.net.register_forward_hook(lambda *_: calls.append(1))
+    x, t, cond = torch.randn(4, 2, generator=seeded()), torch.tensor([1, 5, 20, 50]), 2.0
+    on, strong = denoise(x, t, cond), guided(denoise, 0.0, 3.0)(x, t, cond)
+    found = guided(denoise, 0.0, 3.0, (5, 20))(x, t, cond)
+    for k, wanted in enumerate((on, strong, strong, on)):
+        torch.testing.assert_close(found.eps[k], wanted.eps[k], rtol=0, atol=0)
+        torch.testing.assert_close(found.x_0[k], wanted.x_0[k], rtol=0, atol=0)
+    for t, w, asked in ((4, 3.0, 1), (5, 3.0, 2), (20, 0.0, 2), (21, 0.0, 1), (10, 1.0, 1)):
+        calls.clear()
+        guided(denoise, 0.0, w, (5, 20))(x, t, cond)
+        assert len(calls) == asked, (t, w)
+
+
 def test_clipping_keeps_the_range_and_recomputes_eps():
     denoise = with_condition()
     x, t = 3 * torch.randn(50, 2, generator=seeded()), torch.arange(1, 51)

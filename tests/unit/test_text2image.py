@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from stats import seeded
+from torch import Tensor
 
-from ddpm_edu import checkpoint
+from ddpm_edu import captions, checkpoint, pretrained
 from ddpm_edu.codec import Latents, Pixels
 from ddpm_edu.data import Captioned, emoji
-from ddpm_edu.denoiser import Denoiser
+from ddpm_edu.denoiser import Denoiser, guided
 from ddpm_edu.recipes import text2image
 from ddpm_edu.recipes.autoencoder import Autoencoder
 from ddpm_edu.recipes.clip import Clip
+from ddpm_edu.recipes.digits_class import DigitsClass
 from ddpm_edu.recipes.text2image import Text2Image
 from ddpm_edu.samplers import ddim
 
@@ -59,6 +61,27 @@ def test_resumes_exactly(tmp_path: Path):
         assert torch.equal(p, q)
 
 
+def test_compiled_it_trains_to_the_same_weights(monkeypatch: pytest.MonkeyPatch):
+    """All of its networks go through the compiler whole, and what is learned has the same names and, but for rounding,
+    the same values. (torch's own "eager" compiler: the graphs without the fusing, which wants a C++ compiler here.)"""
+    graphs: list[str] = []
+
+    def watching(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    monkeypatch.setattr(captions, "trimmed", lambda tokens: tokens)  # as on a GPU: all texts of one length
+    plain, learners = trained(SMALL), SMALL.learners()
+    SMALL.compile(learners, backend=watching)
+    for _ in SMALL.train(learners, progress=False):
+        pass
+    SMALL._clip[1].text._compiled_call_impl = None  # which other tests go on using
+    assert len(graphs) == 2, "a network was compiled in pieces, or for more than one shape"
+    for (name, p), (other, q) in zip(plain.named_parameters(), learners["denoise"].net.named_parameters(), strict=True):
+        assert name == other
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-3)
+
+
 def test_only_the_denoiser_is_trained():
     recipe = SMALL
     before = [p.clone() for part in (recipe._clip[1], recipe.codec.vae) for p in part.parameters()]
@@ -70,18 +93,31 @@ def test_only_the_denoiser_is_trained():
 
 @pytest.mark.parametrize(("drop", "low", "high"), [(0.0, 0, 0), (0.5, 0.3, 0.7), (1.0, 1, 1)])
 def test_captions_are_left_empty_as_often_as_told(monkeypatch, drop: float, low: float, high: float):
-    said: list[str] = []
-    real = Text2Image.read
+    """And what is not left empty says something true of its picture: one of the ways in which it can be said."""
+    read: list[Tensor] = []
+    shown: list[Tensor] = []
+    encode, loss = Text2Image._encode, text2image.diffusion_loss
 
-    def read(self: Text2Image, texts: Sequence[str]) -> Any:
-        said.extend(texts)
-        return real(self, texts)
+    def encoding(self: Text2Image, tokens: Tensor) -> Any:
+        read.extend(tokens)
+        return encode(self, tokens)
 
-    monkeypatch.setattr(Text2Image, "read", read)
+    def looking(denoise: Denoiser, x_0: Tensor, *rest: Any) -> Tensor:
+        shown.extend(x_0)
+        return loss(denoise, x_0, *rest)
+
+    monkeypatch.setattr(Text2Image, "_encode", encoding)
+    monkeypatch.setattr(text2image, "diffusion_loss", looking)
     recipe = Text2Image(widths=(16, 16, 16), blocks=1, attend=(2,), batch=40, steps=3, T=50, drop=drop)
     trained(recipe)
-    assert len(said) == 120
-    assert low <= sum(text == "" for text in said) / len(said) <= high
+    assert len(read) == len(shown) == 120
+    by, (images, rows) = captions.tokenizer(1000), text2image.emoji("train")
+    texts = [by.decode(tokens.tolist()).strip() for tokens in read]
+    assert low <= texts.count("") / len(texts) <= high
+    of = torch.cdist(torch.stack(shown).flatten(1), recipe.codec.encode(images).flatten(1)).argmin(1).tolist()
+    u = torch.rand(2000, 5, generator=seeded()).tolist()
+    ways = {i: {captions.say(rows[i], draw).text.lower() for draw in u} for i in set(of)}
+    assert all(text in ways[i] for text, i in zip(texts, of, strict=True) if text)
 
 
 def test_it_learns_what_text_belongs_to_what_picture():
@@ -116,6 +152,11 @@ def test_guidance_of_one_is_plain_sampling_and_of_none_ignores_the_text():
     torch.testing.assert_close(last(recipe.states(model, noise, 5, texts, w=1)), plain.x_t, atol=1e-4, rtol=1e-4)
     *_, empty = ddim(model, noise, model.process.timesteps(5), recipe.read([""]))
     torch.testing.assert_close(last(recipe.states(model, noise, 5, texts, w=0)), empty.x_t, atol=1e-4, rtol=1e-4)
+    # Past 1 it guides in its interval alone; told so, always.
+    strong = [guided(model, recipe.read([""]), 3.0, between) for between in ((10, 45), None)]
+    for denoise, between in zip(strong, (None, (0.0, 1.0)), strict=True):
+        *_, by_hand = ddim(denoise, noise, model.process.timesteps(5), recipe.read(texts))
+        assert torch.equal(last(recipe.states(model, noise, 5, texts, 3.0, between)), by_hand.x_t)
     with pytest.raises(ValueError, match="Each picture needs a text"):
         recipe.states(model, noise, 5, texts[:1])
 
@@ -143,3 +184,36 @@ def test_latents_are_the_mean_scaled_and_come_back():
     assert torch.equal(latents.decode(2.5 * mean), Pixels().decode(vae(mean)))
     with pytest.raises(ValueError, match="scale must be above 0"):
         Latents(vae, 0)
+
+
+def test_the_best_of_several_is_the_one_that_fits(monkeypatch: pytest.MonkeyPatch):
+    """The first of each several is that of best_of = 1, and all differ; what is kept has the largest cosine of them."""
+    model = trained(SMALL).requires_grad_(False)
+    for head in model.net.head.parameters():
+        torch.nn.init.normal_(head, std=0.5)
+    texts, drawn = ["a red heart", "a green leaf"], []
+    fit = Text2Image.fit
+
+    def fitting(self: Text2Image, images: Tensor, said: list[str]) -> Tensor:
+        drawn.append((images, said))
+        return fit(self, images, said)
+
+    monkeypatch.setattr(Text2Image, "fit", fitting)
+    one = pretrained.sample(SMALL, model, 3, 2, 5, texts)
+    assert not drawn
+    best = pretrained.sample(SMALL, model, 3, 2, 5, texts, best_of=4)
+    ((images, said),) = drawn
+    assert said == ["a red heart"] * 4 + ["a green leaf"] * 4 + ["a red heart"] * 4
+    assert torch.equal(images[::4], one)
+    assert len({picture.numpy().tobytes() for picture in images}) == 12
+    recipe, clip = SMALL._clip
+    tokens = captions.read(said, captions.tokenizer(recipe.merges))
+    cosines = (clip.embed_image(Pixels().encode(images)) * clip.embed_text(tokens)).sum(1)
+    torch.testing.assert_close(fit(SMALL, images, said), cosines)
+    for k in range(3):
+        assert torch.equal(best[k], images[4 * k + int(cosines[4 * k : 4 * k + 4].argmax())])
+    with pytest.raises(ValueError, match="the best of 1 or more"):
+        pretrained.sample(SMALL, model, 3, 2, 5, texts, best_of=0)
+    digit = DigitsClass(T=50, widths=(16, 16), d_cond=8)
+    with pytest.raises(ValueError, match="digits_class cannot tell how well a picture shows its text"):
+        pretrained.sample(digit, digit.model(), 1, 1, best_of=2)

@@ -192,6 +192,32 @@ def test_bad_data_stops_the_training_and_spares_the_checkpoint(tmp_path: Path, b
         assert torch.equal(learner.net.state_dict()[key], value)
 
 
+def test_a_gpu_is_asked_seldom_and_what_is_not_finite_is_never_saved(tmp_path: Path):
+    """The losses told are those of the last look; data that go bad between two looks are found at the next, or at a
+    save."""
+    path, plain = tmp_path / "run.safetensors", [step.losses for step in finish(run(unet_learner(), 12))]
+    steps = finish(run(unet_learner(), 12, ask=5))
+    looks = [1, 5, 10, 12]
+    assert [step.losses for step in steps] == [plain[max(n for n in looks if n <= step.step) - 1] for step in steps]
+
+    loop = run(unet_learner(), 20, path, x=torch.full_like(X, math.nan), ask=5)
+    with pytest.raises(ValueError, match="The loss of 'denoise' is nan at step 1:"):
+        finish(loop)
+    learner = unet_learner()
+    loop = run(learner, 20, path, ask=5)
+    next(loop)
+    loop.close()
+    before = path.read_bytes()
+    loop = run(learner, 20, path, ask=5)
+    next(loop)
+    with torch.no_grad():
+        next(learner.net.parameters()).fill_(math.nan)
+    assert math.isfinite(next(loop).losses["denoise"])
+    with pytest.raises(ValueError, match="The weights are not finite after step 3: look for NaN"):
+        loop.close()
+    assert path.read_bytes() == before
+
+
 # One step -------------------------------------------------------------------------------------------------------------
 
 
