@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ddpm_edu.data import EMOJI_SPLITS, Emoji, emoji
+from ddpm_edu.process import sent
 from ddpm_edu.tokenizer import END, START, Tokenizer
 
 __all__ = [
     "ATTRIBUTES", "GENDERS", "STYLES", "TONES", "Said", "Sayings", "describes", "facts", "misread", "neutral", "read",
-    "say", "sayings", "swapped", "tokenizer", "trimmed", "unknown",
+    "say", "sayings", "swapped", "tokenizer", "trimmed", "understood", "unknown",
 ]  # fmt: skip
 
 ATTRIBUTES = ("thing", "gender", "tone", "tone2", "style")  # what a caption states or leaves out
@@ -64,7 +65,7 @@ def read(texts: Sequence[str], by: Tokenizer, length: int | None = None) -> Tens
         if len(row) > LENGTH:
             raise ValueError(f"This text has {len(row)} tokens, {LENGTH} at most can be read; shorten it: {text!r}")
     n = length or max(map(len, rows), default=2)
-    return torch.tensor([row + [END] * (n - len(row)) for row in rows]).reshape(-1, n)
+    return torch.tensor([row + [END] * (n - len(row)) for row in rows], dtype=torch.long).reshape(-1, n)
 
 
 def trimmed(tokens: Tensor) -> Tensor:
@@ -77,6 +78,11 @@ def unknown(text: str) -> dict[str, str]:
     """The words of text that no training caption has, each with the known word that is spelt most like it, or ""."""
     known = _vocabulary()
     return {word: next(iter(get_close_matches(word, known, 1, 0.75)), "") for word in _words(text) if word not in known}
+
+
+def understood(text: str) -> bool:
+    """Was any of its words ever read in training?"""
+    return any(word in _vocabulary() for word in _words(text))
 
 
 @lru_cache
@@ -124,8 +130,8 @@ class Sayings(NamedTuple):
 
     def draw(self, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One of the ways for each of these pictures, (b,) int64: tokens (b, LENGTH) int64 and states (b, 5)."""
-        way = torch.randint(self.tokens.shape[1], which.shape, generator=generator).to(self.tokens.device)
-        which = which.to(self.tokens.device)
+        way = sent(torch.randint(self.tokens.shape[1], which.shape, generator=generator), self.tokens.device)
+        which = sent(which, self.tokens.device)
         return self.tokens[which, way].long(), self.states[which, way]
 
 
@@ -212,7 +218,7 @@ def _true_of(row: Emoji) -> tuple[str, ...]:
 def facts(rows: Sequence[Emoji]) -> Tensor:
     """What is true of each picture, as numbers that can be compared: (n, 5) int64, a column for each of ATTRIBUTES."""
     return torch.tensor(
-        [[code[value] for code, value in zip(_codes(), _true_of(row), strict=True)] for row in rows]
+        [[code[value] for code, value in zip(_codes(), _true_of(row), strict=True)] for row in rows], dtype=torch.long
     ).reshape(-1, len(ATTRIBUTES))
 
 

@@ -106,13 +106,12 @@ def sample(argv: Sequence[str]) -> int:
     path = Path(model)
     recipe, net = pretrained.read(path if path.suffix else pretrained.shipped(model))
     if texts and recipe.name == "text2image":
-        unknown = captions.unknown(options.what)
-        if len(unknown) == len(set(options.what.lower().split())):
+        if not captions.understood(options.what):
             raise ValueError(
                 f"No word of {options.what!r} was ever read in training: say what an emoji shows, like 'a noto style "
                 f"red heart', or name a model: {', '.join(RECIPES)}."
             )
-        for word, near in unknown.items():
+        for word, near in captions.unknown(options.what).items():
             print(
                 f"The model has never read the word {word!r}" + (f"; it knows {near!r}." if near else "."),
                 file=sys.stderr,
@@ -211,6 +210,7 @@ def _looking(
     into step_N.png."""
     import json
 
+    import torch
     from PIL import Image
     from tqdm.auto import tqdm
 
@@ -222,11 +222,13 @@ def _looking(
             if recipe.looks and step.step % every == 0:
                 out.mkdir(parents=True, exist_ok=True)
                 model = learners[recipe.ships].ema
-                line = json.dumps({"step": step.step, **step.losses, **recipe.quality(model)})
+                with torch.compiler.set_stance("force_eager"):  # its pictures would be new shapes to compile for
+                    quality, images = recipe.quality(model), recipe.picture(model)
+                line = json.dumps({"step": step.step, **step.losses, **quality})
                 with open(out / "metrics.jsonl", "a", encoding="utf-8") as file:
                     file.write(line + "\n")
                 tqdm.write(line)
-                if (images := recipe.picture(model)) is not None:
+                if images is not None:
                     Image.fromarray(viz.grid(images, columns=8, gap=2)).save(out / f"step_{step.step}.png")
             yield step
 

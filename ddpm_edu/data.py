@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddpm_edu.mixture import Mixture
+from ddpm_edu.process import sent
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DDPM_EDU_DATA", ROOT / "data"))
@@ -220,7 +221,7 @@ def minibatches(x: Tensor, size: int) -> Callable[[torch.Generator], Tensor]:
     resumed training goes on with the very batches it would have seen."""
     if len(x) == 0 or size < 1:
         raise ValueError(f"There must be rows to draw and a batch size of 1 or more; got {len(x)} rows, size {size}.")
-    return lambda generator: x[torch.randint(len(x), (size,), generator=generator).to(x.device)]
+    return lambda generator: x[sent(torch.randint(len(x), (size,), generator=generator), x.device)]
 
 
 def lookalikes(group: Tensor, size: int, alike: int, balance: float = 0.0) -> Callable[[torch.Generator], Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ddpm_edu.denoiser import Denoise, Denoiser
 from ddpm_edu.nets.realnvp import RealNVP
 from ddpm_edu.nets.vae import VAE
-from ddpm_edu.process import Gaussian, Process, like, randn_like
+from ddpm_edu.process import Gaussian, Process, like, randn_like, sent
 from ddpm_edu.samplers import Variance, beta
 
 __all__ = [
@@ -107,7 +107,7 @@ def diffusion_errors(denoise: Denoiser, x_0: Tensor, t: Tensor, eps: Tensor, con
     x_0, eps: (b, ...), t: (b,) in 1..T. With target `eps` it is the summand of L_simple, DDPM eq. 14.
     """
     a, b = denoise.process.at(t, x_0)
-    predicted = denoise.net(a * x_0 + b * eps, t.to(x_0.device), cond)
+    predicted = denoise.net(a * x_0 + b * eps, sent(t, x_0.device), cond)
     return (predicted - denoise.target.of(x_0, eps, a, b)).float().square().flatten(1).mean(1)
 
 

@@ -218,7 +218,12 @@ class Process:
 def like(coefficient: Tensor, x: Tensor) -> Tensor:
     """Coefficients (b,) in the dtype and on the device of x: (b, ...), shaped to multiply it. The one place that
     broadcasts."""
-    return coefficient.to(x.device, x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+    return sent(coefficient.to(x.dtype), x.device).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """x on a device. On its way to a GPU nobody waits for it: a training step then costs the CPU's orders alone."""
+    return x.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def randn_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -56,21 +56,16 @@ def peak(seconds: float) -> float:
     return 2 * n**3 * rate(lambda: a @ b, seconds)
 
 
-def steps(name: str, preset: str, fuse: bool) -> tuple[int, Iterator[Step]]:
-    """The batch size and the train steps of a stage, endless as far as it matters here."""
-    recipe = RECIPES[name](**RECIPES[name].presets[preset])
-    learners = recipe.learners(DEVICE)
-    if fuse:
-        recipe.compile(learners)
-    return recipe.batch, recipe.train(learners, progress=False)
-
-
 def kernels(loop: Iterator[Step]) -> dict[str, float]:
     """The share of the GPU's time that the eight longest-running kernels take, over five steps."""
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as watched:
         list(islice(loop, 5))
         wait()
-    spent = {one.key: one.self_device_time_total for one in watched.key_averages() if one.self_device_time_total}
+    spent = {
+        one.key: one.self_device_time_total
+        for one in watched.key_averages()
+        if one.device_type == torch.autograd.DeviceType.CUDA and not getattr(one, "is_user_annotation", False)
+    }
     longest = sorted(spent, key=spent.__getitem__, reverse=True)[:8]
     return {key[:80]: round(spent[key] / sum(spent.values()), 3) for key in longest}
 
@@ -87,20 +82,21 @@ def main() -> None:
     print(f"{device}, torch {torch.__version__}: a matrix product runs at {most / 1e12:.2f} TFLOP/s", flush=True)
     found: dict[str, Any] = {"device": device, "torch": torch.__version__, "peak": most, "stages": {}}
     for name in options.stages:
-        start = time.perf_counter()
-        batch, loop = steps(name, options.preset, fuse=False)
+        recipe = RECIPES[name](**RECIPES[name].presets[options.preset])
+        start, learners = wait(), recipe.learners(DEVICE)
+        loop = recipe.train(learners, progress=False)
         with FlopCounterMode(display=False) as counter:
             next(loop)
-        flops, ready = counter.get_total_flops(), wait() - start
+        flops, batch, ready = counter.get_total_flops(), recipe.batch, wait() - start
         for how in ("as written", "compiled"):
             if how == "compiled":
-                batch, loop = steps(name, options.preset, fuse=True)
                 start = wait()
+                recipe.compile(learners)
                 next(loop)
                 ready = wait() - start
-            a_second = rate(lambda loop=loop: next(loop), options.seconds)  # type: ignore[misc]
+            a_second = rate(lambda loop=loop: next(loop), options.seconds)
             row = {
-                "ready": round(ready, 1),  # seconds until the first step was done
+                "ready": round(ready, 1),  # seconds until the first step was done: reading, compiling
                 "batch": batch,
                 "pictures": round(batch * a_second, 1),  # a second
                 "flops": flops,  # of a step

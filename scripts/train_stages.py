@@ -7,8 +7,8 @@ DDPM_EDU_DATA=OUT/data makes the course use. Stopped, by Ctrl-C or when --minute
 command goes on from there, and ends with the weights that an undisturbed run ends with (on a CPU to the bit).
 
 With --fit MINUTES, each stage takes as many steps as its share of that time allows, by the speeds that
-benchmark_training.py has written into --speeds. Learning rates fall to zero over a stage, so a training must be
-planned to end in time: one cut short is no good.
+benchmark_training.py has written into --speeds; what goes into reading, compiling and looking is taken off first.
+Learning rates fall to zero over a stage, so a training must be planned to end in time: one cut short is no good.
 
 Into --results, at every end, goes all that is worth keeping, in files small enough to send: the weights of the stages
 that are done, in fp16; of the one under way, its running average likewise; and results.tar.gz with the log, the
@@ -34,10 +34,13 @@ import torch
 from ddpm_edu import checkpoint, pretrained
 from ddpm_edu.codec import Latents
 from ddpm_edu.data import DATA, ROOT, emoji
+from ddpm_edu.recipes import RECIPES
 
-SHARES = {"clip": 0.15, "autoencoder": 0.25, "text2image": 0.6}  # of the time that --fit gives to all
-STAGES, START = tuple(SHARES), 25.0  # seconds of a stage before its first step, pictures and captions being read
+SHARES = {"clip": 0.15, "autoencoder": 0.25, "text2image": 0.6}  # of the time that --fit leaves for train steps
+STAGES = tuple(SHARES)
+START, LOOK, GRACE = 25.0, 1.0, 60.0  # seconds: to read pictures and captions; of a look at val; to save when stopped
 CHECKPOINT = "checkpoint.safetensors"
+STOPPED = (130, -signal.SIGINT, -signal.SIGKILL)  # while it trained; before it began to; after the grace
 
 
 def flags(name: str, preset: str, out: Path, steps: int | None) -> list[str]:
@@ -67,27 +70,36 @@ def scale(out: Path) -> float:
 
 def fitted(speeds: Path, minutes: float) -> dict[str, int]:
     """The steps of each stage that fit into so many minutes together, by what the benchmark measured."""
-    found, steps = json.loads(speeds.read_text("utf-8")), {}
+    found = json.loads(speeds.read_text("utf-8"))
     how = "as written" if found["device"].startswith("CPU") else "compiled"  # as `ddpm-edu train` does
-    for name, share in SHARES.items():
-        row = found["stages"][name][how]
-        rate = row["pictures"] / row["batch"]
-        steps[name] = max(100, round(rate * (60 * minutes * share - START), -2))
-    return {name: int(n) for name, n in steps.items()}
+    rows = {name: found["stages"][name][how] for name in SHARES}
+    left = 60 * minutes - sum(START + rows[name]["ready"] + LOOK * RECIPES[name].looks for name in SHARES)
+    if left < 30:
+        raise SystemExit(
+            f"Of {minutes:g} minutes reading and compiling leave {max(0, left):.0f} seconds: give it more."
+        )
+    rates = {name: row["pictures"] / row["batch"] for name, row in rows.items()}
+    return {name: max(100, int(round(rates[name] * share * left, -2))) for name, share in SHARES.items()}
 
 
 def run(command: list[str], env: dict[str, str], log: Path, until: float) -> int:
-    """The exit status of a command whose words go into a log too; at the time `until` it is sent SIGINT, as by Ctrl-C,
-    which makes a training save."""
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        asked = False
-        with open(log, "ab") as file:
+    """The exit status of a command whose words go into a log too. At the time `until` it is sent SIGINT, as by Ctrl-C,
+    which makes a training save; one that does not end then is killed. A Ctrl-C reaches the command itself, and this
+    waits for it to save."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        with (
+            open(log, "ab") as file,
+            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+        ):
+            assert process.stdout is not None
+            os.set_blocking(process.stdout.fileno(), False)
+            asked = False
             while True:
                 ended = process.poll() is not None
                 for words in iter(lambda: process.stdout.read() or b"", b""):  # type: ignore[union-attr]
                     file.write(words)
+                    file.flush()
                     sys.stdout.buffer.write(words)
                     sys.stdout.flush()
                 if ended:
@@ -95,7 +107,11 @@ def run(command: list[str], env: dict[str, str], log: Path, until: float) -> int
                 if time.monotonic() > until and not asked:
                     process.send_signal(signal.SIGINT)
                     asked = True
+                if time.monotonic() > until + GRACE:
+                    process.kill()
                 time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def train(name: str, out: Path, preset: str, steps: int | None, until: float) -> bool:
@@ -109,7 +125,7 @@ def train(name: str, out: Path, preset: str, steps: int | None, until: float) ->
         entry["step"] = checkpoint.load(folder / CHECKPOINT)["step"]
     with open(folder / "pieces.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
-    if code not in (0, 130):
+    if code not in (0, *STOPPED):
         raise SystemExit(f"{name} failed ({code}); see {out / 'log.txt'}.")
     if code == 0:
         release = [sys.executable, str(ROOT / "scripts" / "release.py"), name, str(folder / CHECKPOINT)]
@@ -156,7 +172,7 @@ def collect(out: Path, results: Path) -> None:
             pretrained.write(half, out / name / CHECKPOINT)
     (out / "summary.json").write_text(json.dumps(summary(out), indent=1) + "\n", "utf-8")
     shutil.copyfile(out / "data" / "MANIFEST.json", out / "MANIFEST.json")
-    kept = [out / one for one in ("summary.json", "MANIFEST.json", "log.txt")]
+    kept = [path for one in ("summary.json", "MANIFEST.json", "log.txt", "steps.json") if (path := out / one).exists()]
     kept += [path for name in STAGES for path in sorted((out / name).glob("*")) if path.suffix in (".jsonl", ".png")]
     with tarfile.open(results / "results.tar.gz", "w:gz") as archive:
         for path in kept:
@@ -185,15 +201,19 @@ def main() -> None:
         plan.write_text(json.dumps(fitted(options.speeds, options.fit)), "utf-8")
     if options.fit:
         steps = json.loads(plan.read_text("utf-8"))
-    for name in STAGES:
-        if (out / name / "done").exists():
-            continue
-        if not train(name, out, options.preset, steps[name], until):
-            print(f"The time is up, and all is saved. The same command goes on with {name}.")
-            break
-    else:
-        print(f"All is trained. To use it: DDPM_EDU_DATA={out / 'data'} ddpm-edu sample 'a noto style owl' -o owl.png")
-    collect(out, options.results or out / "results")
+    results = options.results or out / "results"
+    try:
+        for name in STAGES:
+            if (out / name / "done").exists():
+                continue
+            if time.monotonic() > until or not train(name, out, options.preset, steps[name], until):
+                print(f"Stopped, and all is saved. The same command goes on with {name}.")
+                break
+            collect(out, results)  # whatever becomes of the next
+        else:
+            print(f"All is trained. To use it: DDPM_EDU_DATA={out / 'data'} ddpm-edu sample 'a rose' -o rose.png")
+    finally:
+        collect(out, results)
     for name, stage in summary(out)["stages"].items():
         print(f"{name:12s} step {stage['step']:6d} of {stage['of']:6d}  {stage['seconds']:7.1f} s  "
               f"{stage['pictures']:8.1f} pictures/s  {stage['last']}")  # fmt: skip

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ddpm_edu.nets.layers import ResBlock, group_norm
 from ddpm_edu.nets.unet import double, halve
 from ddpm_edu.nets.vae import VAE, Normal
 
 __all__ = ["autoencoder"]
+
+
+class Whole(nn.Sequential):
+    """A sequence with a `forward` of its own, which torch.compile makes one program of; of torch's class, before 2.12,
+    it would leave the layers apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
 
 
 def autoencoder(
@@ -35,6 +43,4 @@ def autoencoder(
     encoder += [group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * channels, 3, padding=1)]
     decoder += [group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 3 * patch**2, 3, padding=1)]
     small = side // (patch * 2 ** (len(widths) - 1))
-    return VAE(
-        nn.Sequential(*encoder), nn.Sequential(*decoder, nn.PixelShuffle(patch)), Normal(), (channels, small, small)
-    )
+    return VAE(Whole(*encoder), Whole(*decoder, nn.PixelShuffle(patch)), Normal(), (channels, small, small))

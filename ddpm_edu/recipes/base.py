@@ -66,12 +66,14 @@ class Recipe(ABC):
         """All that is trained, with fresh weights drawn from the seed, on a device."""
         return {name: self.learner(net.to(device)) for name, net in self._fresh().items()}
 
-    def compile(self, learners: dict[str, Learner], backend: str = "inductor") -> None:
+    def compile(
+        self, learners: dict[str, Learner], backend: str | Callable = "inductor", dynamic: bool | None = None
+    ) -> None:
         """Lets `torch.compile` fuse what the networks are made of, for a GPU; weights and files stay as they are. The
         first step waits for it, up to a minute."""
         for learner in learners.values():
             for part in learner.net.children():
-                part.compile(backend=backend)
+                part.compile(backend=backend, dynamic=dynamic)
 
     def train(
         self, learners: dict[str, Learner], path: Path | None = None, progress: bool = True

@@ -17,6 +17,7 @@ from ddpm_edu.data import Emoji, emoji, lookalikes
 from ddpm_edu.metrics import retrieval
 from ddpm_edu.nets.clip import CLIP, ImageEncoder, TextEncoder
 from ddpm_edu.objectives import contrastive_loss
+from ddpm_edu.process import sent
 from ddpm_edu.recipes.base import Recipe
 from ddpm_edu.tokenizer import Tokenizer
 from ddpm_edu.training import Learner, Update, cosine
@@ -77,13 +78,13 @@ class Clip(Recipe):
             return tokens.to(device), states.to(device), captions.facts(meant).to(device)
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-            parts = [(*said.draw(which, generator), truth[which.to(device)])]
+            shown = sent(which, device)
+            parts = [(*said.draw(shown, generator), truth[shown])]
             if self.swaps:
                 parts.append(wrong(which, generator))
             tokens, states, meant = (torch.cat(part) for part in zip(*parts, strict=True))
-            which = which.to(device)
-            also = captions.describes(states, meant, truth[which])
-            x = moved(self.codec.encode(images[which]), self.shift, self.zoom, self.turn, generator)
+            also = captions.describes(states, meant, truth[shown])
+            x = moved(self.codec.encode(images[shown]), self.shift, self.zoom, self.turn, generator)
             text = net.embed_text(captions.trimmed(tokens))
             yield "clip", contrastive_loss(net.embed_image(x), text, net.scale, also)
 
@@ -159,10 +160,10 @@ def roles(rows: Sequence[Emoji]) -> Tensor:
 def moved(x: Tensor, shift: float, zoom: float, turn: float, generator: torch.Generator) -> Tensor:
     """Each picture moved by up to `shift` pixels, up or down and left or right, made larger or smaller by up to the
     share `zoom` and turned by up to `turn` degrees, all uniform; white comes in. (b, 3, h, w) in [-1, 1]."""
-    size = x.new_tensor([x.shape[3], x.shape[2]])
-    u = (2 * torch.rand(4, len(x), generator=generator) - 1).to(x)
+    u = sent(2 * torch.rand(4, len(x), generator=generator) - 1, x.device)
+    right, down = 2 * shift * u[2] / x.shape[3], 2 * shift * u[3] / x.shape[2]
     angle, scale = math.radians(turn) * u[0], 1 + zoom * u[1]
     c, s = angle.cos() / scale, angle.sin() / scale
-    rows = [torch.stack(row, 1) for row in ((c, -s, 2 * shift * u[2] / size[0]), (s, c, 2 * shift * u[3] / size[1]))]
+    rows = [torch.stack(row, 1) for row in ((c, -s, right), (s, c, down))]
     grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     return F.grid_sample(x - 1, grid, align_corners=False) + 1

@@ -14,7 +14,7 @@ from ddpm_edu.data import digits
 from ddpm_edu.denoiser import Denoiser, v
 from ddpm_edu.nets.unet import ClassUNet
 from ddpm_edu.objectives import diffusion_loss
-from ddpm_edu.process import Process
+from ddpm_edu.process import Process, sent
 from ddpm_edu.recipes.base import Conditional
 from ddpm_edu.training import Learner, Update, cosine
 
@@ -68,7 +68,7 @@ class DigitsClass(Conditional):
         x_0, labels, null = self.codec.encode(images).to(device), labels.to(device), self.read([""]).to(device)
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-            which, silent = which.to(device), torch.rand(len(which), generator=generator).to(device) < self.drop
+            which, silent = sent(which, device), sent(torch.rand(len(which), generator=generator), device) < self.drop
             yield "denoise", diffusion_loss(denoise, x_0[which], torch.where(silent, null, labels[which]), generator)
 
         return update

@@ -18,7 +18,7 @@ from ddpm_edu.nets.clip import CLIP
 from ddpm_edu.nets.layers import Tokens
 from ddpm_edu.nets.unet import UNet
 from ddpm_edu.objectives import diffusion_errors, diffusion_loss
-from ddpm_edu.process import Process
+from ddpm_edu.process import Process, sent
 from ddpm_edu.recipes.base import Conditional
 from ddpm_edu.recipes.clip import Clip, embed_images, embed_texts, roles
 from ddpm_edu.training import Learner, Update, cosine
@@ -85,9 +85,11 @@ class Text2Image(Conditional):
     def learner(self, net: Denoiser) -> Learner[Denoiser]:
         return Learner(net, self.lr, cosine(self.steps), decay=self.decay)
 
-    def compile(self, learners: dict[str, Learner], backend: str = "inductor") -> None:
-        super().compile(learners, backend)
-        self._clip[1].text.compile(backend=backend)
+    def compile(
+        self, learners: dict[str, Learner], backend: str | Callable = "inductor", dynamic: bool | None = None
+    ) -> None:
+        super().compile(learners, backend, dynamic)
+        self._clip[1].text.compile(backend=backend, dynamic=dynamic)
 
     def data(self) -> Tensor:
         """The pictures' numbers: what is said of them is new in every batch."""
@@ -106,9 +108,9 @@ class Text2Image(Conditional):
 
         def update(which: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
             tokens, _ = said.draw(which, generator)
-            silent = torch.rand(len(which), 1, generator=generator).to(tokens.device) < self.drop
+            silent = sent(torch.rand(len(which), 1, generator=generator), tokens.device) < self.drop
             cond = self._encode(captions.trimmed(torch.where(silent, empty, tokens)))
-            yield "denoise", diffusion_loss(denoise, latents[which.to(latents.device)], cond, generator)
+            yield "denoise", diffusion_loss(denoise, latents[sent(which, latents.device)], cond, generator)
 
         return update
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,6 +185,24 @@ def test_the_recipe_learns(parts: SimpleNamespace):
     x = recipe.codec.encode(emoji("train").images[::7][:24])
     _, y = rebuild(learner.net.eval(), x)
     assert psnr(x, y) > psnr(x, x.mean((2, 3), keepdim=True).expand_as(x))
+
+
+@pytest.mark.usefixtures("parts")
+def test_compiled_it_is_four_programs():
+    """The encoder, and the decoder at each of the three sizes it sees: whole, and each for its size alone."""
+    inputs: list[tuple[int, ...]] = []
+
+    def watching(graph: torch.fx.GraphModule, given: list[Tensor]) -> Callable:
+        (picture,) = (x.shape for x in given if x.ndim == 4 and not isinstance(x, torch.nn.Parameter))
+        inputs.append(tuple(picture))
+        return graph.forward
+
+    learners = TINY.learners()
+    TINY.compile(learners, backend=watching)
+    for _ in TINY.train(learners, progress=False):
+        pass
+    side = learners["autoencoder"].net.shape[-1]
+    assert inputs == [(4, 3, 64, 64), *((4, 4, side // f, side // f) for f in (1, 2, 4))]
 
 
 def test_its_loss_is_the_weighted_sum(parts: SimpleNamespace):

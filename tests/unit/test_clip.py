@@ -144,13 +144,16 @@ def test_sayings_are_ways_of_saying_each_picture():
     assert all(map(torch.equal, bank, captions.sayings(rows, 8, by, seed=3)))
     assert not torch.equal(bank.tokens, captions.sayings(rows, 8, by, seed=4).tokens)
 
-    which = torch.arange(50).repeat(40)
+    which = torch.arange(50).repeat(100)
     tokens, states = bank.draw(which, seeded())
     same = (bank.tokens[which].long() == tokens[:, None]).all(2) & (bank.states[which] == states[:, None]).all(2)
     assert same.any(1).all()  # of its own picture
-    assert same.any(0).all()  # each way is drawn
+    numbered = captions.Sayings(torch.arange(400).view(50, 8, 1).short(), bank.states)  # each way another token
+    assert set(numbered.draw(which, seeded())[0].flatten().tolist()) == set(range(400))
     with pytest.raises(ValueError, match="1 way or more"):
         captions.sayings(rows, 0, by)
+    for nothing in (read([], by, 7), facts([])):
+        assert nothing.dtype == torch.long  # so that it can be joined to other tokens and facts
 
 
 def test_trimmed_takes_off_what_only_fills_up(learned: Tokenizer):

@@ -4,6 +4,8 @@ the trainings themselves resume exactly is for test_training.)"""
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import tarfile
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from ddpm_edu import checkpoint, pretrained
 from ddpm_edu.data import ROOT
-from ddpm_edu.recipes import DigitsVAE
+from ddpm_edu.recipes import RECIPES, DigitsVAE
 
 SMALL = DigitsVAE(width=4, batch=4, steps=3)
 
@@ -27,16 +29,20 @@ def stages(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_as_many_steps_as_fit(stages, tmp_path: Path):
-    """Each stage's share of 10 minutes less what it takes to begin; compiled on a GPU, as it will train there."""
+    """Each stage's share of 10 minutes less what all take to begin; compiled on a GPU, as it will train there."""
     rates = {"clip": 10.0, "autoencoder": 20.0, "text2image": 100.0}
     for device, how in (("NVIDIA H100", "compiled"), ("CPU, 2 threads", "as written")):
-        speeds = {name: {key: {"pictures": 1.0, "batch": 1} for key in ("compiled", "as written")} for name in rates}
+        none = {"pictures": 1.0, "batch": 1, "ready": 0.0}
+        speeds = {name: {"compiled": none, "as written": none} for name in rates}
         for name, rate in rates.items():
-            speeds[name][how] = {"pictures": 50 * rate, "batch": 50}
+            speeds[name] = speeds[name] | {how: {"pictures": 50 * rate, "batch": 50, "ready": 7.0}}
         (tmp_path / "speeds.json").write_text(json.dumps({"device": device, "stages": speeds}))
         steps = stages.fitted(tmp_path / "speeds.json", 10)
+        left = 600 - sum(stages.START + 7 + stages.LOOK * RECIPES[name].looks for name in rates)
         for name, rate in rates.items():
-            assert abs(steps[name] / rate + stages.START - 600 * stages.SHARES[name]) <= 50 / rate
+            assert abs(steps[name] / rate - left * stages.SHARES[name]) <= 50 / rate
+        with pytest.raises(SystemExit, match="Of 1 minutes reading and compiling leave 0 seconds"):
+            stages.fitted(tmp_path / "speeds.json", 1)
     assert sum(stages.SHARES.values()) == pytest.approx(1)
 
 
@@ -51,14 +57,50 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_command_is_stopped_in_time_as_by_ctrl_c(stages, tmp_path: Path, capfdbinary: pytest.CaptureFixture):
+def test_a_command_is_stopped_in_time_as_by_ctrl_c(
+    stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture
+):
     start = time.monotonic()
     code = stages.run([sys.executable, "-c", SCRIPT, "60"], {}, tmp_path / "log.txt", start + 1.5)
     assert code == 130
-    assert time.monotonic() - start < 30
     assert stages.run([sys.executable, "-c", SCRIPT, "0"], {}, tmp_path / "log.txt", float("inf")) == 0
-    assert (tmp_path / "log.txt").read_text() == "begun\nsaved\nbegun\n"
-    assert capfdbinary.readouterr().out == b"begun\nsaved\nbegun\n"
+    # One that is asked before it can save, and one that does not listen.
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert stages.run(sleep, {}, tmp_path / "log.txt", 0) in stages.STOPPED
+    monkeypatch.setattr(stages, "GRACE", 1.5)
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    code = stages.run([sys.executable, "-c", deaf], {}, tmp_path / "log.txt", time.monotonic() + 1)
+    assert code == -signal.SIGKILL
+    assert time.monotonic() - start < 30
+    words = "begun\nsaved\nbegun\n"
+    assert (tmp_path / "log.txt").read_text().startswith(words)
+    assert capfdbinary.readouterr().out.startswith(words.encode())
+
+
+CTRL_C = """
+import os, sys, threading, time
+sys.path.insert(0, {scripts!r})
+import train_stages
+from pathlib import Path
+log = Path(sys.argv[1])
+
+
+def stop():
+    while not (log.exists() and "begun" in log.read_text()):
+        time.sleep(0.05)
+    os.killpg(0, 2)
+
+
+threading.Thread(target=stop).start()
+code = train_stages.run([sys.executable, "-c", {script!r}, "600"], {{}}, log, float("inf"))
+print("then", code, flush=True)
+"""
+
+
+def test_ctrl_c_reaches_the_training_and_is_waited_for(tmp_path: Path):
+    command = [sys.executable, "-c", CTRL_C.format(scripts=str(ROOT / "scripts"), script=SCRIPT), str(tmp_path / "log")]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=300, check=True)
+    assert done.stdout == "begun\nsaved\nthen 130\n"
 
 
 def test_it_goes_on_and_gathers(stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
