@@ -120,7 +120,7 @@ def train(name: str, out: Path, preset: str, steps: int | None, until: float) ->
     folder.mkdir(parents=True, exist_ok=True)
     told, start = flags(name, preset, out, steps), time.monotonic()
     code = run([sys.executable, "-m", "ddpm_edu.cli", "train", *told], env, out / "log.txt", until)
-    entry = {"seconds": round(time.monotonic() - start, 1), "command": " ".join(["ddpm-edu", "train", *told])}
+    entry = {"seconds": round(time.monotonic() - start, 2), "command": " ".join(["ddpm-edu", "train", *told])}
     if (folder / CHECKPOINT).exists():
         entry["step"] = checkpoint.load(folder / CHECKPOINT)["step"]
     with open(folder / "pieces.jsonl", "a", encoding="utf-8") as file:
@@ -152,7 +152,7 @@ def summary(out: Path) -> dict[str, Any]:
             "step": tree["step"],
             "of": tree["config"]["steps"],
             "seconds": round(seconds, 1),
-            "pictures": round(tree["step"] * tree["config"]["batch"] / seconds, 1),  # a second
+            "pictures": round(tree["step"] * tree["config"]["batch"] / max(seconds, 0.01), 1),  # a second
             "done": (folder / "done").exists(),
             "pieces": pieces,
             "last": json.loads(looks.read_text("utf-8").splitlines()[-1]) if looks.exists() else {},

@@ -18,7 +18,6 @@ from ddpm_edu.metrics import bootstrap, wilson
 from ddpm_edu.nets.unet import ClassUNet
 from ddpm_edu.objectives import diffusion_errors
 from ddpm_edu.process import Process
-from ddpm_edu.recipes.base import dropped
 from ddpm_edu.samplers import ancestral, ddim
 from ddpm_edu.training import Learner, cosine
 
@@ -265,8 +264,7 @@ def trained(drop: float) -> Denoiser:
     generator = seeded(1)
     for _ in range(150):
         x_0, c = plain(64, generator)
-        said = dropped([str(k) for k in c.tolist()], drop, generator)
-        cond = torch.tensor([int(text) if text else net.null for text in said])
+        cond = torch.where(torch.rand(64, generator=generator) < drop, net.null, c)
         t, eps = torch.randint(1, 51, (64,), generator=generator), torch.randn(x_0.shape, generator=generator)
         learner.step(diffusion_errors(learner.net, x_0, t, eps, cond).mean())
     return learner.net.requires_grad_(False)

@@ -208,7 +208,7 @@ def test_the_best_of_several_is_the_one_that_fits(monkeypatch: pytest.MonkeyPatc
     best = pretrained.sample(SMALL, model, 3, 2, 5, texts, best_of=4)
     ((images, said),) = drawn
     assert said == ["a red heart"] * 4 + ["a green leaf"] * 4 + ["a red heart"] * 4
-    assert torch.equal(images[::4], one)
+    assert (images[::4].int() - one.int()).abs().max() <= 2  # in a larger batch sums are rounded otherwise
     assert len({picture.numpy().tobytes() for picture in images}) == 12
     recipe, clip = SMALL._clip
     tokens = captions.read(said, captions.tokenizer(recipe.merges))
