@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ class Autoencoder(Recipe):
     codec: ClassVar[Pixels] = Pixels()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"laptop": {"steps": 5_500}, "gpu": {"batch": 64, "steps": 14_000}}
     looks: ClassVar[int] = 10
+    any_size: ClassVar[bool | None] = False  # the decoder sees three sizes, and one program for any would be slower
 
     channels: int = 4
     widths: tuple[int, ...] = (64, 128)
@@ -48,12 +49,6 @@ class Autoencoder(Recipe):
 
     def learner(self, net: VAE) -> Learner[VAE]:
         return Learner(net, self.lr, cosine(self.steps), decay=self.decay)
-
-    def compile(
-        self, learners: dict[str, Learner], backend: str | Callable = "inductor", dynamic: bool | None = False
-    ) -> None:
-        """A program for each of the three sizes that the decoder sees, rather than one slower one for any."""
-        super().compile(learners, backend, dynamic)
 
     def update(self, learners: dict[str, Learner]) -> Update:
         from ddpm_edu import pretrained  # which knows all recipes, this one too

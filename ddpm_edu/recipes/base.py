@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_edu.codec import Codec
 from ddpm_edu.data import minibatches
@@ -24,6 +24,9 @@ class Recipe(ABC):
     name: ClassVar[str]  # on the command line and in data/checkpoints
     ships: ClassVar[str]  # the learner whose averaged weights are the model
     codec: ClassVar[Codec]
+    any_size: ClassVar[bool | None] = (
+        None  # one program for inputs of all sizes (None: if there turn out to be several)
+    )
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # fields by the name of a machine; as they stand, a laptop's
     looks: ClassVar[int] = 0  # how often a training is measured, and drawn, on its way
     batch: int
@@ -66,14 +69,15 @@ class Recipe(ABC):
         """All that is trained, with fresh weights drawn from the seed, on a device."""
         return {name: self.learner(net.to(device)) for name, net in self._fresh().items()}
 
-    def compile(
-        self, learners: dict[str, Learner], backend: str | Callable = "inductor", dynamic: bool | None = None
-    ) -> None:
-        """Lets `torch.compile` fuse what the networks are made of, for a GPU; weights and files stay as they are. The
-        first step waits for it, up to a minute."""
-        for learner in learners.values():
-            for part in learner.net.children():
-                part.compile(backend=backend, dynamic=dynamic)
+    def programs(self, learners: dict[str, Learner]) -> list[nn.Module]:
+        """The modules whose forward does the work of a train step, each to be made one program of."""
+        return [part for learner in learners.values() for part in learner.net.children()]
+
+    def compile(self, learners: dict[str, Learner], backend: str | Callable = "inductor") -> None:
+        """Lets `torch.compile` fuse the layers of what does the work, for a GPU; weights and files stay as they are.
+        The first step waits for it, a minute or two."""
+        for part in self.programs(learners):
+            part.compile(backend=backend, dynamic=self.any_size)
 
     def train(
         self, learners: dict[str, Learner], path: Path | None = None, progress: bool = True
@@ -147,9 +151,13 @@ class Conditional(Generative):
         timesteps = model.process.timesteps(self.sampling if steps is None else steps)
         return (state.x_t for state in ddim(self.guided(model, w, between), noise, timesteps, self.read(texts)))
 
+    def prepare(self, model: Any) -> None:
+        """Brings what the recipe uses beside the model to where the model is."""
+
     def guided(self, model: Any, w: float | None = None, between: tuple[float, float] | None = None) -> Denoise:
         """The model guided by w (1 is off) at the times t / T between the two. Unless told, those of the recipe, or all
         where w is below 1: then it does not exaggerate the text, but turns away from it."""
+        self.prepare(model)
         w = self.w if w is None else w
         first, last = (round(share * model.process.T) for share in between or (self.between if w > 1 else (0, 1)))
         return guided(model, self.read([""]), w, (first, last))

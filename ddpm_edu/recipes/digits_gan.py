@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -46,10 +46,9 @@ class DigitsGAN(Generative):
         # A first moment that remembers less: 0.9 made training oscillate (Radford et al. 2016, section 4).
         return Learner(net, self.lr, decay=self.decay, betas=(0.5, 0.99))
 
-    def compile(
-        self, learners: dict[str, Learner], backend: str | Callable = "inductor", dynamic: bool | None = None
-    ) -> None:
-        """Leaves the networks as they are: the gradient penalty is differentiated twice, which compiled they cannot."""
+    def programs(self, learners: dict[str, Learner]) -> list[nn.Module]:
+        """None: the gradient penalty is differentiated twice, which a compiled network cannot be."""
+        return []
 
     def update(self, learners: dict[str, Learner]) -> Update:
         G, D = learners["generator"].net, learners["discriminator"].net

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddpm_edu import captions
 from ddpm_edu.codec import Latents
@@ -70,6 +70,7 @@ class Text2Image(Conditional):
 
     @torch.no_grad()
     def _encode(self, tokens: Tensor) -> Tokens:
+        """(b, n) int64, as `captions.read` gives them -> a vector of width d for each."""
         clip = self._clip[1]
         return clip.text(tokens.to(clip.log_scale.device))
 
@@ -85,11 +86,8 @@ class Text2Image(Conditional):
     def learner(self, net: Denoiser) -> Learner[Denoiser]:
         return Learner(net, self.lr, cosine(self.steps), decay=self.decay)
 
-    def compile(
-        self, learners: dict[str, Learner], backend: str | Callable = "inductor", dynamic: bool | None = None
-    ) -> None:
-        super().compile(learners, backend, dynamic)
-        self._clip[1].text.compile(backend=backend, dynamic=dynamic)
+    def programs(self, learners: dict[str, Learner]) -> list[nn.Module]:
+        return [*super().programs(learners), self._clip[1].text]
 
     def data(self) -> Tensor:
         """The pictures' numbers: what is said of them is new in every batch."""
@@ -101,7 +99,7 @@ class Text2Image(Conditional):
     def update(self, learners: dict[str, Learner]) -> Update:
         images, rows = emoji("train")
         denoise = learners["denoise"].net
-        self._to(denoise)
+        self.prepare(denoise)
         latents, by = self.codec.encode(images), captions.tokenizer(self._clip[0].merges)
         said = captions.sayings(rows, self.ways, by, self.seed, latents.device)
         empty = captions.read([""], by, captions.LENGTH).to(latents.device)
@@ -114,24 +112,11 @@ class Text2Image(Conditional):
 
         return update
 
-    def states(
-        self,
-        model: Denoiser,
-        noise: Tensor,
-        steps: int | None = None,
-        texts: Sequence[str] = (),
-        w: float | None = None,
-        between: tuple[float, float] | None = None,
-    ) -> Iterator[Tensor]:
-        """From noise, (b, 4, 16, 16), and as many texts to latents at unit variance."""
-        self._to(model)
-        return super().states(model, noise, steps, texts, w, between)
-
     @torch.no_grad()
     def quality(self, model: Denoiser) -> dict[str, Any]:
         """The loss on val, with the canonical captions: mean, and deviation over 4 draws of times and noises; of the
         pictures with a skin tone and of the rest."""
-        self._to(model)
+        self.prepare(model)
         images, rows = emoji("val")
         x_0, generator = self.codec.encode(images), torch.Generator().manual_seed(0)
         conds = [self.read([row.caption for row in rows[i : i + 100]]) for i in range(0, len(rows), 100)]
@@ -163,10 +148,10 @@ class Text2Image(Conditional):
         made, true = self.codec.decode(made).cpu(), images[which]
         return torch.stack([made.view(2, 8, 64, 64, 3), true.view(2, 8, 64, 64, 3)], 1).flatten(0, 2)
 
-    def _to(self, denoise: Denoiser) -> None:
+    def prepare(self, model: Denoiser) -> None:
         """The other two parts to where the denoiser is; all in the layout that convolutions are fastest in."""
-        device = next(denoise.parameters()).device
-        for part in (denoise, self._clip[1], self.codec.vae):
+        device = next(model.parameters()).device
+        for part in (model, self._clip[1], self.codec.vae):
             part.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
