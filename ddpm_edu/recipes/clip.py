@@ -120,9 +120,11 @@ class Judge(Clip):
 
     d: int = 128
     layers: int = 3
-    widths: tuple[int, ...] = (64, 112, 128)
+    widths: tuple[int, ...] = (32, 64, 112, 128)  # a level more, from finer pixels: a style is told by its shading
+    blocks: int = 1
+    patch: int = 2
     swaps: int = 48
-    steps: int = 4_500
+    steps: int = 5_000
     seed: int = 1
 
 
