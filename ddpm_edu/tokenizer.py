@@ -74,14 +74,18 @@ class Tokenizer:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens. START and END are silent; bytes that are no UTF-8 read as the sign U+FFFD."""
-        return b"".join(self._bytes[int(token)] for token in tokens).decode("utf-8", errors="replace")
+        text = b"".join(self._bytes[int(token)] for token in tokens)
+        try:
+            return text.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return text.decode("utf-8", "replace")
 
     def words(self, text: str) -> list[str]:
         """The tokens of a text as one reads them; a byte of a longer sign as its Latin-1 letter."""
         return [self._bytes[token].decode("latin-1") for token in self.encode(text)]
 
     def _merge(self, piece: str) -> tuple[int, ...]:
-        tokens = list(piece.encode())
+        tokens = list(piece.encode("utf-8", "surrogatepass"))  # half of a pair, as broken input has, is no text's end
         while pair := min(pairwise(tokens), key=lambda pair: self._rank.get(pair, len(self)), default=None):
             if pair not in self._rank:
                 break

@@ -77,7 +77,8 @@ def main() -> None:
         rows[name] = weights | rows[name]
         sheet.append(back[shown])
         print(f"{name:24s}", rows[name], flush=True)
-    results = {"pictures": len(images), "resamples": RESAMPLES, "shown": SHOWN, "rows": rows}
+    of = weights("autoencoder", "clip", "judge")
+    results = {"pictures": len(images), "resamples": RESAMPLES, "shown": SHOWN, "weights": of, "rows": rows}
     (DATA / "results" / "autoencoder.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     picture = Image.fromarray(viz.grid(torch.cat(sheet), columns=len(SHOWN), gap=0))
     picture.save(DATA / "results" / "autoencoder.webp", lossless=True, quality=100, method=6)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from ddpm_edu import pretrained
 from ddpm_edu.data import DATA, ROOT, sha256
 
 
@@ -15,6 +16,11 @@ def head() -> str:
     git = shutil.which("git")
     found = git and subprocess.run([git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return found.stdout.strip() if found and found.returncode == 0 else "unknown"
+
+
+def weights(*names: str) -> dict[str, str]:
+    """The sha256 of shipped models, which a table of numbers keeps, so that a test can tell when it is out of date."""
+    return {name: sha256(pretrained.shipped(name)) for name in names}
 
 
 def record(name: str, **about: Any) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from clip_table import embed, mean, said_of
-from manifest import head, record
+from manifest import head, record, weights
 from text2image_table import DEVICE, SCORE_W, STEPS, draw, measure
 from torch import Tensor
 
 from ddpm_edu import captions, pretrained
-from ddpm_edu.data import DATA, emoji, manifest
+from ddpm_edu.data import DATA, emoji
 from ddpm_edu.metrics import clip_score
 from ddpm_edu.recipes import Text2Image
 from ddpm_edu.recipes.clip import embed_images
@@ -67,7 +67,7 @@ def main() -> None:
         "n": len(about),
         "steps": STEPS,
         "seed": SEED,
-        "weights": manifest()["checkpoints/text2image.safetensors"]["sha256"],
+        "weights": weights("text2image", "autoencoder", "clip", "judge"),
         "rows": rows,
     }
     OUT.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")

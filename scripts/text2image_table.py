@@ -8,8 +8,9 @@ once more the best of four, chosen by the CLIP whose text encoder the model read
 score    the judge's CLIP score (w = 2.5) of generated pictures with their captions; of the real pictures; of the real
          pictures as the autoencoder gives them back, the best that any denoiser can do; and of the real pictures with
          the captions of others (shuffled). `way` is how far generated pictures have come from shuffled to real.
-below    how much lower generated pictures score with one attribute of the caption wrong, by attribute; `held_out` names
-         the one that the split holds out.
+below    how much lower generated pictures score with one attribute of the caption wrong, by attribute, and real ones,
+         which tells what the judge can see of it; `held_out` names the one that the split holds out.
+gain     of the best of four alone: how far it scores above the one picture, caption by caption.
 reads    attributes that the judge reads off generated pictures as the caption says, and off real ones.
 kid      of generated against real pictures, in the judge's features, pairs left out, times 1,000; beside it that of the
          autoencoder's reconstructions.
@@ -20,7 +21,7 @@ nearest  the largest cosine, in the judge's space, of any training picture with 
 All with 95 % intervals over pictures (of the mean over the seeds); `spread` is the deviation over seeds. Features are
 kept in runs/text2image_table, so a killed run goes on. Writes data/results/text2image.json, and 24 pictures of captions
 that no training picture has, twelve of them people and twelve things, drawn at random, with the autoencoder's best
-below each, into data/results/text2image.webp. The held-out sets are looked at here alone: they choose nothing.
+below each, into data/results/text2image.webp. The held-out sets report; when and how far to guide was chosen on val.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Any
 import torch
 from autoencoder_parts import kid_interval
 from clip_table import SPLITS, Number, below, embed, mean, others, said_of, share
-from manifest import head, record
+from manifest import head, record, weights
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -118,6 +119,12 @@ def nearest(image: Tensor, train: Tensor) -> Tensor:
     return torch.cat([(part @ train.T).amax(1) for part in image.split(500)])
 
 
+def scored(made: Sequence[Tensor], rows: Sequence[Emoji], text: dict[str, Tensor]) -> list[Tensor]:
+    """The CLIP score of each picture with its caption: (n,) a seed."""
+    own = torch.stack([text[row.caption] for row in rows])
+    return [clip_score(image, own, SCORE_W) for image in made]
+
+
 def measure(
     split: str, made: Sequence[Tensor], real: Tensor, again: Tensor, train: Tensor, text: Any
 ) -> dict[str, Any]:
@@ -125,9 +132,9 @@ def measure(
     back; train: all training pictures."""
     rows = emoji(split).rows
     n, own = len(rows), torch.stack([text[row.caption] for row in rows])
-    seeds = [clip_score(image, own, SCORE_W) for image in made]
+    seeds = scored(made, rows, text)
     generated = torch.stack(seeds).mean(0)
-    true, back = clip_score(real, own, SCORE_W), clip_score(again, own, SCORE_W)
+    true, back = scored([real, again], rows, text)
     shuffled = clip_score(real, own[others(n)], SCORE_W)
     result: dict[str, Any] = {
         "n": n,
@@ -159,17 +166,26 @@ def measure(
             "generated": share(torch.stack(shares).mean().item(), len(found)) | {"spread": spread(shares)},
             "real": share(read(real), len(found)),
         }
-        wrong = []
-        for image, own_score in zip(made, seeds, strict=True):
-            score = clip_score(image[which].repeat_interleave(len(values), 0), each.flatten(0, 1), SCORE_W)
-            wrong.append((score.view(len(found), -1).sum(1) - own_score[which]) / (len(values) - 1))
-        controls[name] = below(generated[which], torch.stack(wrong).mean(0))
+
+        def wrong(image: Tensor, own_score: Tensor, each: Tensor = each, which: Tensor = which) -> Tensor:
+            """The mean score with the other values of the attribute: (m,)."""
+            score = clip_score(image[which].repeat_interleave(each.shape[1], 0), each.flatten(0, 1), SCORE_W)
+            return (score.view(len(which), -1).sum(1) - own_score[which]) / (each.shape[1] - 1)
+
+        mistaken = torch.stack([wrong(*one) for one in zip(made, seeds, strict=True)]).mean(0)
+        controls[name] = {
+            "generated": below(generated[which], mistaken),
+            "real": below(true[which], wrong(real, true)),
+        }
     said = exchanged(rows, split)
     if any(said):
         which = torch.tensor([k for k, one in enumerate(said) if one])
         wrong_text = torch.stack([text[one] for one in said if one])
-        wrong = [clip_score(image[which], wrong_text, SCORE_W) for image in made]
-        controls[HELD_OUT[split]] = below(generated[which], torch.stack(wrong).mean(0))
+        mistaken = torch.stack([clip_score(image[which], wrong_text, SCORE_W) for image in made]).mean(0)
+        controls[HELD_OUT[split]] = {
+            "generated": below(generated[which], mistaken),
+            "real": below(true[which], clip_score(real[which], wrong_text, SCORE_W)),
+        }
     result |= {"reads": reads, "below": controls}
     for name, image in {"kid": made[0], "kid_autoencoder": again}.items():
         features = [one.double() * one.shape[1] ** 0.5 for one in (image, real)]  # of unit size a number, as in 12
@@ -211,7 +227,10 @@ def show(rows: dict[str, Any]) -> None:
             both = f"{line(one['generated'])}, off real ones {line(one['real'])} of {one['real']['n']}"
             print(f"  {name:8s} read right {both}")
         for name, one in row["below"].items():
-            print(f"  {name:8s} wrong: lower by {line(one)} of {one['n']}")
+            both = f"{line(one['generated'])}, real ones by {line(one['real'])} of {one['real']['n']}"
+            print(f"  {name:8s} wrong: lower by {both}")
+        if "gain" in row:
+            print("  gain    ", line(row["gain"]))
         print("  1000 KID", line(row["kid"]), "autoencoder", line(row["kid_autoencoder"]))
         print("  nearest ", row["nearest"])
 
@@ -236,10 +255,13 @@ def main() -> None:
     for split, (images, about) in sets.items():
         real = embed_images(judge, images)
         again = embed_images(judge, recipe.codec.decode(recipe.codec.encode(images)).cpu())
+        of_seeds: list[Tensor] = []
         for best_of in rows:
             drawn[split] = [draw(recipe, model, about, seed, split, best_of=best_of) for seed in options.seeds]
             made = [embed_images(judge, one) for one in drawn[split]]
             rows[best_of][split] = measure(split, made, real, again, train, text)
+            of_seeds.append(torch.stack(scored(made, about, text)).mean(0))
+        rows[BEST_OF][split]["gain"] = mean(of_seeds[1] - of_seeds[0])
     for best_of in rows:
         print(f"\n{'one picture' if best_of == 1 else f'the best of {best_of} by the text encoder of the model'}")
         show(rows[best_of])
@@ -255,7 +277,7 @@ def main() -> None:
         "score_w": SCORE_W,
         "seeds": list(options.seeds),
         "best_of": BEST_OF,
-        "weights": manifest()["checkpoints/text2image.safetensors"]["sha256"],
+        "weights": weights("text2image", "autoencoder", "clip", "judge"),
         "rows": rows[1],
         "best": rows[BEST_OF],
         "shown": [{"split": split, "caption": sets[split].rows[k].caption} for split, k in shown],

@@ -157,6 +157,28 @@ def test_notebook_has_a_plane_to_walk_in(lab: Lab, page: Page, name: str):
     run.assert_clean()
 
 
+def test_notebook_00_draws_what_is_written(lab: Lab, page: Page):
+    """A sentence, Enter, and soon its picture, red for a red heart; a word it never read is named with one it knows."""
+    run = lab.open_and_run(page, excerpt(lab, "00", "Prompt("))
+    line, image = page.locator(".ddpm-prompt input").first, page.locator(".ddpm-stepper:has(.ddpm-prompt) img").first
+    line.scroll_into_view_if_needed()
+    for text, wanted in (("noto style red heart", ""), ("noto style sailbaot", "sailbaot (it knows sailboat)")):
+        before, start = image.get_attribute("src"), time.monotonic()
+        line.fill(text)
+        line.press("Enter")
+        page.wait_for_function(
+            "(b) => document.querySelector('.ddpm-stepper:has(.ddpm-prompt) img')?.src !== b", arg=before
+        )
+        assert time.monotonic() - start < 15, text  # one to two seconds where two cores have little else to do
+        if wanted:
+            page.get_by_text(wanted).first.wait_for()
+        else:
+            data = base64.b64decode(image.get_attribute("src").partition(",")[2])
+            heart = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
+            assert (heart[..., 0] - heart[..., 1] > 100).mean() > 0.2
+    run.assert_clean()
+
+
 def test_notebook_08_diffuses_what_is_drawn(lab: Lab, page: Page):
     """A circle, drawn with the mouse, is data at once: a new picture within a second, and of a circle at t = 0."""
     run = lab.open_and_run(page, excerpt(lab, "08", "Sketch(", alone=True))

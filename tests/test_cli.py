@@ -97,14 +97,14 @@ def test_help_of_the_models_of_text_to_image_needs_no_jupyter():
     code = (
         "import sys, ddpm_edu.cli as cli\n"
         "from ddpm_edu import viz\n"  # draws on the way
-        "for name in ('clip', 'judge', 'autoencoder'):\n"
+        "for name in ('clip', 'judge', 'autoencoder', 'text2image'):\n"
         "    try: cli.main(['train', name, '--preset', 'laptop', '--help'])\n"
         "    except SystemExit as end: assert end.code == 0\n"
         "print(sorted({'jupyter_client', 'jupyterlab', 'IPython', 'ipywidgets', 'anywidget'} & set(sys.modules)))"
     )
     text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert text.splitlines()[-1] == "[]"
-    assert text.count("--preset {laptop,gpu}") == 6  # usage and options of three
+    assert text.count("--preset {laptop,gpu}") == 8  # usage and options of four
     assert "--swaps INT" in text
     assert "--perceptual FLOAT" in text
 

@@ -91,7 +91,7 @@ class Clip(Recipe):
         return update
 
     def data(self) -> Tensor:
-        """The pictures' numbers: what is said of them is new in every batch."""
+        """The pictures' numbers: what is said of them is drawn in every batch."""
         return torch.arange(len(emoji("train").rows))
 
     def batches(self, data: Tensor) -> Callable[[torch.Generator], Tensor]:
@@ -111,9 +111,9 @@ class Clip(Recipe):
 
 @dataclass(frozen=True)
 class Judge(Clip):
-    """A second, smaller CLIP that measures what others make, and has trained nothing: other weights at the start, other
-    captions, pictures moved otherwise. It has to read attributes, so it is also shown captions with one of them wrong.
-    About 27 minutes on two CPU cores."""
+    """A second CLIP, built otherwise, that measures what others make and trains nothing: other weights at the start,
+    other draws of captions and of how pictures are moved. It has to read attributes, so it is also shown captions with
+    one of them wrong. About 25 minutes on two CPU cores."""
 
     name: ClassVar[str] = "judge"
     ships: ClassVar[str] = "clip"

@@ -90,7 +90,7 @@ class Text2Image(Conditional):
         return [*super().programs(learners), self._clip[1].text]
 
     def data(self) -> Tensor:
-        """The pictures' numbers: what is said of them is new in every batch."""
+        """The pictures' numbers: what is said of them is drawn in every batch."""
         return torch.arange(len(emoji("train").rows))
 
     def batches(self, data: Tensor) -> Callable[[torch.Generator], Tensor]:

@@ -43,6 +43,7 @@ def learned() -> Tokenizer:
         "👩🏽‍🌾❤️🏳️‍🌈",
         "x_y__z 12,345",
         "\x00\x7f\u200b\ufeff",
+        "half a pair \ud83d",  # of UTF-16, as broken input has
     ],
 )
 def test_any_text_comes_back(learned: Tokenizer, text: str):

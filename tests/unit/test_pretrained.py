@@ -99,6 +99,20 @@ def test_every_shipped_model_is_what_its_recipe_makes(name: str):
         assert found[what] == (value if isinstance(value, str) else pytest.approx(value, rel=0.02, abs=0.002)), what
 
 
+@pytest.mark.parametrize("name", ["clip", "autoencoder", "text2image", "text2image_guidance"])
+def test_kept_tables_are_of_the_models_that_ship(name: str):
+    """A model that is replaced takes its numbers with it."""
+    kept = json.loads(data.asset(f"results/{name}.json").read_text("utf-8"))["weights"]
+    assert len(kept) >= 2
+    for model, sha in kept.items():
+        assert sha == data.manifest()[f"checkpoints/{model}.safetensors"]["sha256"], model
+
+
+def test_the_three_parts_of_text_to_image_fit_into_24_mib_of_half_precision():
+    parts = pretrained.load("autoencoder"), pretrained.load("clip").text, pretrained.load("text2image")
+    assert sum(2 * weight.numel() for part in parts for weight in part.parameters()) < 24 * 2**20
+
+
 def test_the_shipped_denoiser_has_learnt_something():
     """It is nearer to the digit than the noisy picture, or nothing, is."""
     denoise = pretrained.load("digits")
