@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from manifest import head, record
+from manifest import head, record, weights
 from PIL import Image
 from torch import Tensor
 
@@ -73,8 +73,8 @@ def main() -> None:
     rows, sheet = {}, [images[shown]]
     for name, (recipe, model) in models.items():
         rows[name], back = measure(model, images)
-        weights = {key: getattr(recipe, key) for key in ("kl", "perceptual", "smaller", "batch", "steps")}
-        rows[name] = weights | rows[name]
+        told = {key: getattr(recipe, key) for key in ("kl", "perceptual", "smaller", "batch", "steps")}
+        rows[name] = told | rows[name]
         sheet.append(back[shown])
         print(f"{name:24s}", rows[name], flush=True)
     of = weights("autoencoder", "clip", "judge")
