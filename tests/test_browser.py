@@ -130,7 +130,7 @@ def excerpt(lab: Lab, name: str, word: str, alone: bool = False) -> str:
     """A notebook of the course down to its first cell with this word; alone: only that cell and the first, imports."""
     notebook = nbformat.read(next((ROOT / "notebooks").glob(f"{name}_*.ipynb")), as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    here = next(i for i, cell in enumerate(code) if i and word in cell.source)
+    here = next(i for i, cell in enumerate(code) if word in cell.source)
     notebook.cells = [code[0], code[here]] if alone else code[: here + 1]
     nbformat.write(notebook, lab.root / f"excerpt_{name}.ipynb")
     return f"excerpt_{name}.ipynb"
