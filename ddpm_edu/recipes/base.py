@@ -24,9 +24,7 @@ class Recipe(ABC):
     name: ClassVar[str]  # on the command line and in data/checkpoints
     ships: ClassVar[str]  # the learner whose averaged weights are the model
     codec: ClassVar[Codec]
-    any_size: ClassVar[bool | None] = (
-        None  # one program for inputs of all sizes (None: if there turn out to be several)
-    )
+    any_size: ClassVar[bool | None] = None  # one program for inputs of all sizes; None: if several sizes come
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # fields by the name of a machine; as they stand, a laptop's
     looks: ClassVar[int] = 0  # how often a training is measured, and drawn, on its way
     batch: int

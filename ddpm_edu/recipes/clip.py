@@ -113,7 +113,7 @@ class Clip(Recipe):
 class Judge(Clip):
     """A second CLIP, built otherwise, that measures what others make and trains nothing: other weights at the start,
     other draws of captions and of how pictures are moved. It has to read attributes, so it is also shown captions with
-    one of them wrong. About 25 minutes on two CPU cores."""
+    one of them wrong. About 28 minutes on two CPU cores."""
 
     name: ClassVar[str] = "judge"
     ships: ClassVar[str] = "clip"

@@ -240,7 +240,7 @@ def test_c25_guided_late_enough_pictures_are_nearer_to_real_ones():
         assert kid[late]["high"] < kid[early]["low"]
 
 
-@pytest.mark.parametrize("split", ["val", "test_tone", "test_pair", "test_gender", "test_style"])
+@pytest.mark.parametrize("split", ["val", "test_tone", "test_pair", "test_gender", "test_style", "test_near"])
 @pytest.mark.claim("C23")
 def test_c23_the_best_of_several_by_clip_is_better_by_the_judge(split: str):
     """By the kept table, caption by caption: the judge, who did not choose, scores the chosen picture higher."""
